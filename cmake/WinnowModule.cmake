@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# One CMake target per module. The DEPS of a module are its row in the layer table of
+# docs/design.md; tools/check_layers.py compares the #includes with them.
+
+add_library(winnow_options INTERFACE)
+target_include_directories(winnow_options INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
+target_compile_features(winnow_options INTERFACE cxx_std_20)
+target_compile_options(winnow_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor)
+if(WINNOW_WARNINGS_AS_ERRORS)
+  target_compile_options(winnow_options INTERFACE -Werror)
+endif()
+# The scalar code is the definition of the numbers: no contraction of a*b+c that would make them
+# depend on the compiler. Kernels that want fused multiply-adds say so with intrinsics.
+target_compile_options(winnow_options INTERFACE -ffp-contract=off)
+set(WINNOW_SANITIZE "" CACHE STRING "Value for -fsanitize=, for example address,undefined")
+if(WINNOW_SANITIZE)
+  target_compile_options(winnow_options INTERFACE -fsanitize=${WINNOW_SANITIZE}
+                         -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(winnow_options INTERFACE -fsanitize=${WINNOW_SANITIZE})
+endif()
+if(WINNOW_BUILD_FUZZERS)
+  target_compile_options(winnow_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+# winnow_module(<name> DEPS <modules...> [LIBRARIES <external targets...>])
+# Sources are globbed: an extension is a new file and a line in a registry, never a build line.
+# A module `<name>` becomes library winnow_<name> and test program winnow_<name>_test.
+function(winnow_module name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBRARIES" ${ARGN})
+  set(dir ${CMAKE_CURRENT_SOURCE_DIR}/${name})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
+  set(tests ${sources})
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  if(sources)
+    add_library(winnow_${name} STATIC ${sources})
+    set(scope PUBLIC)
+  else()
+    add_library(winnow_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_link_libraries(winnow_${name} ${scope} winnow_options ${ARG_LIBRARIES})
+  foreach(dep ${ARG_DEPS})
+    target_link_libraries(winnow_${name} ${scope} winnow_${dep})
+  endforeach()
+  if(WINNOW_BUILD_TESTS AND tests)
+    add_executable(winnow_${name}_test ${tests})
+    target_link_libraries(winnow_${name}_test PRIVATE winnow_${name} GTest::gtest GTest::gmock GTest::gtest_main)
+    target_compile_definitions(winnow_${name}_test PRIVATE WINNOW_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    gtest_discover_tests(winnow_${name}_test TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60
+                         PROPERTIES LABELS unit)
+  endif()
+endfunction()

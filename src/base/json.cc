@@ -1,0 +1,37 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "base/json.h"
+
+#include <set>
+#include <vector>
+
+#include "base/error.h"
+
+namespace winnow {
+
+Json parse_json(std::string_view text, std::string_view name) {
+  constexpr int kMaxDepth = 100;
+  std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first
+  const auto on_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kMaxDepth) fail_data("{}: JSON nested deeper than {} levels", name, kMaxDepth);
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key &&
+        !keys.back().insert(parsed.get_ref<const std::string&>()).second) {
+      fail_data("{}: key '{}' occurs twice in one JSON object", name,
+                parsed.get_ref<const std::string&>());
+    }
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), on_event);
+  } catch (const nlohmann::json::exception& error) {
+    fail_data("{}: not valid JSON: {}", name, error.what());
+  }
+}
+
+std::string dump_json(const Json& value, bool pretty) {
+  return value.dump(pretty ? 2 : -1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace winnow

@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Row-major matrices: an owner and a borrower.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+
+namespace winnow::tensor {
+
+/// Borrows `rows` rows of `cols` elements, `row_stride` elements apart. Shape [rows, cols].
+template <typename T>
+struct MatrixView {
+  T* data = nullptr;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t row_stride = 0;
+
+  std::span<T> row(std::size_t r) const { return {data + r * row_stride, cols}; }
+  MatrixView rows_from(std::size_t first, std::size_t count) const {
+    return {data + first * row_stride, count, cols, row_stride};
+  }
+  operator MatrixView<const T>() const { return {data, rows, cols, row_stride}; }
+};
+
+/// Owns a dense row-major matrix of zeros. Moves; copying is `clone`.
+template <typename T>
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(std::size_t rows, std::size_t cols) : rows_(rows), cols_(cols), data_(rows * cols) {}
+  Matrix(Matrix&&) noexcept = default;
+  Matrix& operator=(Matrix&&) noexcept = default;
+  Matrix(const Matrix&) = delete;
+  Matrix& operator=(const Matrix&) = delete;
+
+  std::size_t rows() const { return rows_; }
+  std::size_t cols() const { return cols_; }
+  std::span<T> row(std::size_t r) { return {data_.data() + r * cols_, cols_}; }
+  std::span<const T> row(std::size_t r) const { return {data_.data() + r * cols_, cols_}; }
+  std::span<T> flat() { return data_; }
+  std::span<const T> flat() const { return data_; }
+  MatrixView<T> view() { return {data_.data(), rows_, cols_, cols_}; }
+  MatrixView<const T> view() const { return {data_.data(), rows_, cols_, cols_}; }
+  Matrix clone() const {
+    Matrix copy(rows_, cols_);
+    copy.data_ = data_;
+    return copy;
+  }
+
+ private:
+  std::size_t rows_ = 0;
+  std::size_t cols_ = 0;
+  std::vector<T> data_;
+};
+
+}  // namespace winnow::tensor
