@@ -59,8 +59,8 @@ std::string names_of(const std::vector<const Kernels*>& isas) {
 }  // namespace
 
 std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w) {
-  if (w.codec->is_float()) return detail::float_bytes(w.cols);
-  return detail::code_bytes(w.cols) + 2 * detail::group_bytes(w.cols);
+  return detail::kMaxTileRows *
+         (w.codec->is_float() ? detail::float_bytes(w.cols) : detail::integer_row_bytes(w.cols));
 }
 
 std::vector<std::string_view> isa_names() {
