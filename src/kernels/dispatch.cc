@@ -85,9 +85,10 @@ const Kernels& select_kernels(std::string_view name, os::CpuFeatures features) {
   }
   const auto names = isa_names();
   const bool known = std::find(names.begin(), names.end(), name) != names.end();
-  fail(ErrorCode::kUsage, "{} '{}' {}; this processor runs: {}, auto",
-       known ? "instruction set" : "unknown instruction set", name,
-       known ? "is not supported by this processor" : "asked for", names_of(supported));
+  const std::string problem =
+      known ? fmt::format("instruction set '{}' is not supported by this processor", name)
+            : fmt::format("unknown instruction set '{}'", name);
+  fail(ErrorCode::kUsage, "{}; this processor runs: {}, auto", problem, names_of(supported));
 }
 
 }  // namespace winnow::kernels
