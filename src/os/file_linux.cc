@@ -1,0 +1,152 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// POSIX files. Reads and writes go on after EINTR and short transfers.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+#include "os/file.h"
+
+namespace winnow::os {
+namespace {
+
+class PosixFile final : public RandomAccessFile {
+ public:
+  PosixFile(Fd fd, std::string name, std::uint64_t size)
+      : fd_(std::move(fd)), name_(std::move(name)), size_(size) {}
+  const std::string& name() const override { return name_; }
+  Bytes size() const override { return {size_}; }
+
+  void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
+    while (!out.empty()) {
+      const ssize_t got = ::pread(fd_.value(), out.data(), out.size(), static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) {
+        fail_system(errno, fmt::format("{}: reading {} bytes at offset {}", name_, out.size(),
+                                       offset));
+      }
+      if (got == 0) {
+        fail_data("{}: the file ends at offset {} where {} more bytes were expected; was it "
+                  "truncated?",
+                  name_, offset, out.size());
+      }
+      offset += static_cast<std::uint64_t>(got);
+      out = out.subspan(static_cast<std::size_t>(got));
+    }
+  }
+
+ private:
+  Fd fd_;
+  std::string name_;
+  std::uint64_t size_;
+};
+
+void write_all(int fd, std::string_view bytes, const std::string& name) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail_system(errno, fmt::format("{}: writing", name));
+    bytes.remove_prefix(static_cast<std::size_t>(put));
+  }
+}
+
+/// Makes a rename durable. Some file systems cannot sync a directory; that is no error.
+void sync_directory(const std::filesystem::path& directory) {
+  const Fd fd(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.valid()) (void)::fsync(fd.value());
+}
+
+constexpr std::size_t kWriteBuffer = 1 << 20;
+
+}  // namespace
+
+Fd& Fd::operator=(Fd&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Fd::~Fd() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::unique_ptr<RandomAccessFile> open_file(const std::filesystem::path& path) {
+  // O_NONBLOCK: opening a named pipe must not wait for a writer; it has no effect on regular files.
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd.valid()) {
+    if (errno == ENOENT || errno == ENOTDIR) fail_data("{}: no such file", path.string());
+    fail_system(errno, fmt::format("{}: cannot open", path.string()));
+  }
+  struct stat status = {};
+  if (::fstat(fd.value(), &status) != 0) {
+    fail_system(errno, fmt::format("{}: cannot read its size", path.string()));
+  }
+  if (!S_ISREG(status.st_mode)) fail_data("{}: not a regular file", path.string());
+  return std::make_unique<PosixFile>(std::move(fd), path.string(),
+                                     static_cast<std::uint64_t>(status.st_size));
+}
+
+std::string read_text_file(const std::filesystem::path& path, Bytes limit) {
+  const auto file = open_file(path);
+  if (file->size() > limit) {
+    fail_data("{}: {} long, more than the {} expected of such a file", path.string(),
+              format_bytes(file->size()), format_bytes(limit));
+  }
+  std::string text(file->size().value, '\0');
+  file->read_at(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path)
+    : path_(std::move(path)), partial_(path_.string() + fmt::format(".partial-{}", ::getpid())) {
+  fd_ = Fd(::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!fd_.valid()) fail_system(errno, fmt::format("{}: cannot create", partial_.string()));
+}
+
+AtomicFile::~AtomicFile() {
+  if (!fd_.valid()) return;  // committed, or moved from
+  std::error_code ignored;
+  std::filesystem::remove(partial_, ignored);
+}
+
+void AtomicFile::append(std::string_view text) {
+  position_ += text.size();
+  if (buffer_.size() + text.size() > kWriteBuffer) flush();
+  if (text.size() >= kWriteBuffer) {
+    write_all(fd_.value(), text, partial_.string());
+  } else {
+    buffer_.append(text);
+  }
+}
+
+void AtomicFile::append(std::span<const std::byte> bytes) {
+  append(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+}
+
+void AtomicFile::flush() {
+  write_all(fd_.value(), buffer_, partial_.string());
+  buffer_.clear();
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(fd_.value()) != 0) fail_system(errno, fmt::format("{}: syncing", partial_.string()));
+  if (::rename(partial_.c_str(), path_.c_str()) != 0) {
+    fail_system(errno, fmt::format("{}: renaming to {}", partial_.string(), path_.string()));
+  }
+  ::close(fd_.release());
+  sync_directory(path_.parent_path());
+}
+
+void write_text_file(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.append(text);
+  file.commit();
+}
+
+}  // namespace winnow::os
