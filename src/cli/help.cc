@@ -68,6 +68,9 @@ std::string option_entry(const OptionReference& option) {
   if (!option.positional && !option.value.empty()) left += " " + option.value;
   if (option.repeatable) left += "...";
   std::string right = option.help;
+  if (option.positional && !option.choices().empty()) {
+    right += fmt::format(": {}", fmt::join(option.choices(), ", "));
+  }
   if (!option.fallback.empty()) right += fmt::format(" (default: {})", option.fallback);
   if (option.required && !option.positional) right += " (required)";
   return entry(left, right);

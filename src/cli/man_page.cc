@@ -60,6 +60,9 @@ std::string option_item(const OptionReference& option) {
   }
   if (option.repeatable) heading += " ...";
   std::string help = option.help;
+  if (option.positional && !option.choices().empty()) {
+    help += fmt::format(": {}", fmt::join(option.choices(), ", "));
+  }
   if (!option.fallback.empty()) help += " (default: " + option.fallback + ")";
   if (option.required && !option.positional) help += " (required)";
   return fmt::format(".TP\n{}\n{}.\n", heading, escaped(help));

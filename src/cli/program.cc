@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/program.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -98,6 +99,11 @@ unsigned terminal_columns(int fd) {
 }  // namespace
 
 Surroundings real_surroundings() {
+  // A program started without standard descriptors would give their numbers to the next file that
+  // it opens, and then print into a model.
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) == -1 && ::open("/dev/null", O_RDWR) != fd) break;
+  }
   Surroundings out;
   out.output_is_terminal = ::isatty(out.output_fd) == 1;
   out.error_is_terminal = ::isatty(out.error_fd) == 1;
