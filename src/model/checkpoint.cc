@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "model/tokenizer_metadata.h"
+#include "text/tokenizer_json.h"
 
 namespace winnow::model {
 namespace {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "model/tokenizer_metadata.h"
+#include "text/tokenizer_json.h"
 #include "text/tokenizer.h"
 
 namespace winnow::model {
