@@ -24,26 +24,60 @@ namespace {
 constexpr std::string_view kWhiteSpace =
     R"(\t-\r\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 
-std::string escape_in_pcre2(std::string_view escape, bool in_class) {
-  if (escape == "\\s")
-    return in_class ? std::string(kWhiteSpace) : fmt::format("[{}]", kWhiteSpace);
-  if (escape == "\\S") {
-    WINNOW_CHECK(!in_class);  // no negated set inside a set: no pattern of ours needs it
-    return fmt::format("[^{}]", kWhiteSpace);
-  }
-  return std::string(escape);
+// Letters and numbers that Unicode 15.0 to 16.0 added (UnicodeData.txt, general categories L* and
+// N*). Debian 12 has PCRE2 with Unicode 14; with a later one these repeat what it knows.
+constexpr std::string_view kNewLetters =
+    R"(\x{1C89}-\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3})"
+    R"(\x{10D4A}-\x{10D65}\x{10D6F}-\x{10D85}\x{10EC2}-\x{10EC4}\x{1123F}-\x{11240})"
+    R"(\x{11380}-\x{11389}\x{1138B}\x{1138E}\x{11390}-\x{113B5}\x{113B7}\x{113D1}\x{113D3})"
+    R"(\x{11BC0}-\x{11BE0}\x{11F02}\x{11F04}-\x{11F10}\x{11F12}-\x{11F33}\x{1342F})"
+    R"(\x{13441}-\x{13446}\x{13460}-\x{143FA}\x{16100}-\x{1611D}\x{16D40}-\x{16D6C}\x{18CFF})"
+    R"(\x{1B132}\x{1B155}\x{1DF25}-\x{1DF2A}\x{1E030}-\x{1E06D}\x{1E4D0}-\x{1E4EB})"
+    R"(\x{1E5D0}-\x{1E5ED}\x{1E5F0}\x{2B739}\x{2EBF0}-\x{2EE5D}\x{31350}-\x{323AF})";
+constexpr std::string_view kNewNumbers =
+    R"(\x{10D40}-\x{10D49}\x{116D0}-\x{116E3}\x{11BF0}-\x{11BF9}\x{11F50}-\x{11F59})"
+    R"(\x{16130}-\x{16139}\x{16D70}-\x{16D79}\x{1CCF0}-\x{1CCF9}\x{1D2C0}-\x{1D2D3})"
+    R"(\x{1E4F0}-\x{1E4F9}\x{1E5F1}-\x{1E5FA})";
+
+/// An item of a pattern as PCRE2 wants it.
+struct Spelling {
+  std::string_view item;
+  std::string_view members;  // what it stands for in a set
+  std::string_view more;     // what it stands for besides
+  bool negated;
+};
+
+constexpr std::array<Spelling, 4> kSpellings{{
+    {R"(\s)", kWhiteSpace, "", false},
+    {R"(\S)", kWhiteSpace, "", true},
+    {R"(\p{L})", R"(\p{L})", kNewLetters, false},
+    {R"(\p{N})", R"(\p{N})", kNewNumbers, false},
+}};
+
+std::string spell(const Spelling& spelling, bool in_class) {
+  WINNOW_CHECK(!(in_class && spelling.negated));  // no pattern of ours has that
+  if (in_class) return fmt::format("{}{}", spelling.members, spelling.more);
+  return fmt::format("[{}{}{}]", spelling.negated ? "^" : "", spelling.members, spelling.more);
 }
 
-/// The pattern with \s and \S spelt out.
+/// Length of the item at the start of `pattern`: an escape with its backslash, or one byte.
+std::size_t item_length(std::string_view pattern) {
+  if (pattern.front() != '\\' || pattern.size() == 1) return 1;
+  if (pattern[1] != 'p' && pattern[1] != 'x') return 2;
+  return std::min(pattern.find('}'), pattern.size() - 1) + 1;
+}
+
+/// The pattern with the character classes of the dialect spelt out.
 std::string to_pcre2(std::string_view pattern) {
   std::string result;
   bool in_class = false;
   while (!pattern.empty()) {
-    const bool is_escape = pattern.front() == '\\' && pattern.size() > 1;
-    const std::string_view item = pattern.substr(0, is_escape ? 2 : 1);
+    const std::string_view item = pattern.substr(0, item_length(pattern));
     if (item == "[") in_class = true;
     if (item == "]") in_class = false;
-    result += is_escape ? escape_in_pcre2(item, in_class) : std::string(item);
+    const auto spelling = std::find_if(kSpellings.begin(), kSpellings.end(),
+                                       [&](const Spelling& known) { return known.item == item; });
+    result += spelling == kSpellings.end() ? std::string(item) : spell(*spelling, in_class);
     pattern.remove_prefix(item.size());
   }
   return result;
