@@ -45,10 +45,11 @@ float largest_magnitude(const float* x, std::size_t count);
 /// Writes the stored code of each x (count a multiple of 4) for w = scale * level + base.
 template <class Levels>
 void store_codes(const float* x, std::size_t count, float scale, float base, std::uint8_t* codes) {
+  const Levels levels;
   const Lanes inverse = inverse_or_zero(splat(scale));
   for (std::size_t j = 0; j < count; j += kLanes) {
     const Lanes four = {x[j], x[j + 1], x[j + 2], x[j + 3]};
-    const Lanes level = Levels::nearest((four - base) * inverse);
+    const Lanes level = levels.nearest((four - base) * inverse);
     for (std::size_t lane = 0; lane < kLanes; ++lane) {
       codes[j + lane] = Levels::stored(level[lane]);
     }
@@ -73,9 +74,10 @@ struct SymmetricSums {
 template <class Levels>
 SymmetricSums symmetric_sums(const float* x, const float* w, std::size_t count, Lanes scale) {
   const Lanes inverse = inverse_or_zero(scale);
+  const Levels levels;
   SymmetricSums sums;
   for (std::size_t j = 0; j < count; ++j) {
-    const Lanes level = Levels::nearest(x[j] * inverse);
+    const Lanes level = levels.nearest(x[j] * inverse);
     const Lanes e = x[j] - scale * level;
     const Lanes we = w[j] * e;
     sums.error += we * e;
@@ -138,9 +140,10 @@ struct AffineSums {
 template <class Levels>
 AffineSums affine_sums(const float* x, const float* w, std::size_t count, Lanes scale, Lanes base) {
   const Lanes inverse = inverse_or_zero(scale);
+  const Levels levels;
   AffineSums sums;
   for (std::size_t j = 0; j < count; ++j) {
-    const Lanes level = Levels::nearest((x[j] - base) * inverse);
+    const Lanes level = levels.nearest((x[j] - base) * inverse);
     const Lanes e = x[j] - (scale * level + base);
     const Lanes we = w[j] * e;
     const Lanes wl = w[j] * level;
