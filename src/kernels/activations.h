@@ -21,10 +21,10 @@ inline constexpr std::size_t kActivationSumGroup = 16;
 /// [-127, 127], the same on every ISA.
 struct QuantizedActivations {
   std::size_t tokens = 0;
-  std::size_t cols = 0;                 ///< in_features, a multiple of kActivationBlock
-  const std::int8_t* codes = nullptr;   ///< [tokens, cols]
-  const float* scales = nullptr;        ///< [tokens, cols / kActivationBlock]
-  const std::int32_t* sums = nullptr;   ///< [tokens, cols / kActivationSumGroup], sums of codes
+  std::size_t cols = 0;                ///< in_features, a multiple of kActivationBlock
+  const std::int8_t* codes = nullptr;  ///< [tokens, cols]
+  const float* scales = nullptr;       ///< [tokens, cols / kActivationBlock]
+  const std::int32_t* sums = nullptr;  ///< [tokens, cols / kActivationSumGroup], sums of codes
 
   /// `count` tokens beginning with token `first`.
   QuantizedActivations slice(std::size_t first, std::size_t count) const {

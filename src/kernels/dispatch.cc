@@ -59,8 +59,8 @@ std::string names_of(const std::vector<const Kernels*>& isas) {
 }  // namespace
 
 std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w) {
-  if (w.codec->is_float()) return detail::float_bytes(w.cols);
-  return detail::code_bytes(w.cols) + 2 * detail::group_bytes(w.cols);
+  return detail::kMaxTileRows *
+         (w.codec->is_float() ? detail::float_bytes(w.cols) : detail::integer_row_bytes(w.cols));
 }
 
 std::vector<std::string_view> isa_names() {
@@ -85,9 +85,10 @@ const Kernels& select_kernels(std::string_view name, os::CpuFeatures features) {
   }
   const auto names = isa_names();
   const bool known = std::find(names.begin(), names.end(), name) != names.end();
-  fail(ErrorCode::kUsage, "{} '{}' {}; this processor runs: {}, auto",
-       known ? "instruction set" : "unknown instruction set", name,
-       known ? "is not supported by this processor" : "asked for", names_of(supported));
+  const std::string problem =
+      known ? fmt::format("instruction set '{}' is not supported by this processor", name)
+            : fmt::format("unknown instruction set '{}'", name);
+  fail(ErrorCode::kUsage, "{}; this processor runs: {}, auto", problem, names_of(supported));
 }
 
 }  // namespace winnow::kernels

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "base/units.h"
 #include "os/aligned_buffer.h"
@@ -18,16 +19,22 @@ namespace {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+[[noreturn]] void fail_without_memory(std::size_t bytes) {
+  fail(ErrorCode::kSystem, "the system has no {} of memory left", format_bytes({bytes}));
+}
+
 }  // namespace
 
 AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
   if (bytes == 0) return;
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kPage;
-  mapped_ = bytes + alignment;  // room to move the beginning to the alignment
+  const auto with_alignment = checked_add(bytes, alignment);  // room to move the beginning
+  if (!with_alignment) fail_without_memory(bytes);
+  mapped_ = *with_alignment;
   mapping_ = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping_ == MAP_FAILED) {
     mapping_ = nullptr;
-    fail(ErrorCode::kSystem, "the system has no {} of memory left", format_bytes({bytes}));
+    fail_without_memory(bytes);
   }
   const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
   const std::uintptr_t aligned = (address + alignment - 1) / alignment * alignment;

@@ -9,7 +9,8 @@
 namespace winnow::os {
 
 /// Sets of instructions that kernels are written for, as bits. kAvx2 stands for AVX2, FMA, F16C and
-/// BMI2 together; kAvxVnni for the 256-bit VEX form; kAvx512Vnni for F, BW, VL, DQ and VNNI.
+/// BMI2 together; kAvxVnni for the 256-bit VEX form; kAvx512Vnni for F, BW, VL, DQ and VNNI. The
+/// last two come only with kAvx2.
 enum class CpuFeature : std::uint32_t {
   kNone = 0,
   kAvx2 = 1U << 0,

@@ -131,8 +131,7 @@ ThreadPool::~ThreadPool() = default;
 
 unsigned ThreadPool::size() const { return state_->size(); }
 
-void ThreadPool::run(std::size_t items,
-                     const std::function<void(std::size_t, unsigned)>& body) {
+void ThreadPool::run(std::size_t items, const std::function<void(std::size_t, unsigned)>& body) {
   state_->run(items, body);
 }
 

@@ -29,20 +29,21 @@ struct IntegerForm {
 /// One packed layout. Immutable, one object for the whole program (see `find_codec`).
 /// All functions work on whole blocks, are reentrant, and neither allocate nor throw.
 struct Codec {
-  std::string_view name;       ///< as GGUF tools write it: "Q4_K"
-  std::uint32_t ggml_type;     ///< number of the type in a GGUF tensor directory
-  std::uint32_t file_type;     ///< `general.file_type` of a GGUF file that is mostly this type
-  std::uint32_t block_size;    ///< weights per block
-  std::uint32_t block_bytes;   ///< bytes per block
+  std::string_view name;      ///< as GGUF tools write it: "Q4_K"
+  std::uint32_t ggml_type;    ///< number of the type in a GGUF tensor directory
+  std::uint32_t file_type;    ///< `general.file_type` of a GGUF file that is mostly this type
+  std::uint32_t block_size;   ///< weights per block
+  std::uint32_t block_bytes;  ///< bytes per block
   /// Codec to use for rows whose length is no multiple of block_size; "" when there is none.
   /// The same choice as llama.cpp makes, so that files of one recipe have equal bytes.
   std::string_view fallback;
 
   /// blocks: [num_blocks * block_bytes], out: [num_blocks * block_size]. Exact by definition.
   void (*decode)(const std::byte* blocks, std::size_t num_blocks, float* out) noexcept;
-  /// Packs num_blocks * block_size weights. `importance`, when not null, has one non-negative
-  /// weight per column (the mean square of that input); the encoder minimises the error weighted
-  /// with it. Finite input only; the caller has checked it.
+  /// Packs num_blocks * block_size weights of one row. `importance`, when not null, has one
+  /// non-negative finite weight for each of them (the mean square of that input column); the
+  /// encoder minimises the squared error weighted with it, otherwise the plain one. Finite weights
+  /// only (the caller has checked); the decoded result is finite too.
   void (*encode)(const float* weights, std::size_t num_blocks, const float* importance,
                  std::byte* out) noexcept;
 

@@ -23,14 +23,24 @@ constexpr std::size_t group_bytes(std::size_t cols) {
 }
 constexpr std::size_t float_bytes(std::size_t cols) { return align_scratch(cols * sizeof(float)); }
 
-/// The integer form of the one row that is being multiplied: codes, scales, offsets.
-inline quant::IntegerForm integer_row(std::byte* scratch, std::size_t cols) {
-  return {reinterpret_cast<std::int8_t*>(scratch),
-          reinterpret_cast<float*>(scratch + code_bytes(cols)),
-          reinterpret_cast<float*>(scratch + code_bytes(cols) + group_bytes(cols))};
+/// Rows that a kernel unpacks at a time, at most.
+inline constexpr std::size_t kMaxTileRows = 4;
+
+/// Bytes of the integer form of one row.
+constexpr std::size_t integer_row_bytes(std::size_t cols) {
+  return code_bytes(cols) + 2 * group_bytes(cols);
 }
 
-/// The decoded row: [cols] f32.
-inline float* float_row(std::byte* scratch) { return reinterpret_cast<float*>(scratch); }
+/// Room for the integer form of row `i` < kMaxTileRows of a tile: codes, scales, offsets.
+inline quant::IntegerForm integer_row(std::byte* scratch, std::size_t cols, std::size_t i) {
+  std::byte* row = scratch + i * integer_row_bytes(cols);
+  return {reinterpret_cast<std::int8_t*>(row), reinterpret_cast<float*>(row + code_bytes(cols)),
+          reinterpret_cast<float*>(row + code_bytes(cols) + group_bytes(cols))};
+}
+
+/// Room for decoded row `i` < kMaxTileRows of a tile: [cols] f32.
+inline float* float_row(std::byte* scratch, std::size_t cols, std::size_t i) {
+  return reinterpret_cast<float*>(scratch + i * float_bytes(cols));
+}
 
 }  // namespace winnow::kernels::detail

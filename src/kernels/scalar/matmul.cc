@@ -37,7 +37,7 @@ float dot_row(const quant::IntegerForm& w, bool has_offsets, const QuantizedActi
 void matmul_codes(const quant::PackedMatrix& w, std::size_t first_row, std::size_t end_row,
                   const QuantizedActivations& x, tensor::MatrixView<float> y,
                   std::byte* scratch) noexcept {
-  const quant::IntegerForm row = detail::integer_row(scratch, w.cols);
+  const quant::IntegerForm row = detail::integer_row(scratch, w.cols, 0);
   for (std::size_t r = first_row; r < end_row; ++r) {
     w.codec->unpack(w.row(r), w.cols / w.codec->block_size, row);
     for (std::size_t t = 0; t < x.tokens; ++t) {
@@ -49,7 +49,7 @@ void matmul_codes(const quant::PackedMatrix& w, std::size_t first_row, std::size
 void matmul_floats(const quant::PackedMatrix& w, std::size_t first_row, std::size_t end_row,
                    tensor::MatrixView<const float> x, tensor::MatrixView<float> y,
                    std::byte* scratch) noexcept {
-  float* row = detail::float_row(scratch);
+  float* row = detail::float_row(scratch, w.cols, 0);
   for (std::size_t r = first_row; r < end_row; ++r) {
     w.codec->decode(w.row(r), w.cols / w.codec->block_size, row);
     for (std::size_t t = 0; t < x.rows; ++t) {
