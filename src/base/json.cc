@@ -9,25 +9,36 @@
 
 namespace winnow {
 
-Json parse_json(std::string_view text, std::string_view name) {
+namespace {
+
+template <typename Value>
+Value parse(std::string_view text, std::string_view name) {
   constexpr int kMaxDepth = 100;
   std::vector<std::set<std::string>> keys;  // of the objects that are open, outermost first
-  const auto on_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
+  const auto on_event = [&](int depth, typename Value::parse_event_t event, Value& parsed) {
     if (depth > kMaxDepth) fail_data("{}: JSON nested deeper than {} levels", name, kMaxDepth);
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key &&
-        !keys.back().insert(parsed.get_ref<const std::string&>()).second) {
+    if (event == Value::parse_event_t::object_start) keys.emplace_back();
+    if (event == Value::parse_event_t::object_end) keys.pop_back();
+    if (event == Value::parse_event_t::key &&
+        !keys.back().insert(parsed.template get_ref<const std::string&>()).second) {
       fail_data("{}: key '{}' occurs twice in one JSON object", name,
-                parsed.get_ref<const std::string&>());
+                parsed.template get_ref<const std::string&>());
     }
     return true;
   };
   try {
-    return Json::parse(text.begin(), text.end(), on_event);
+    return Value::parse(text.begin(), text.end(), on_event);
   } catch (const nlohmann::json::exception& error) {
     fail_data("{}: not valid JSON: {}", name, error.what());
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view name) { return parse<Json>(text, name); }
+
+SortedJson parse_sorted_json(std::string_view text, std::string_view name) {
+  return parse<SortedJson>(text, name);
 }
 
 std::string dump_json(const Json& value, bool pretty) {

@@ -3,7 +3,10 @@
 // Typed key-value metadata as GGUF has it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +21,7 @@ using Array =
                  std::vector<std::int16_t>, std::vector<std::uint32_t>, std::vector<std::int32_t>,
                  std::vector<float>, std::vector<bool>, std::vector<std::string>,
                  std::vector<std::uint64_t>, std::vector<std::int64_t>, std::vector<double>>;
+/// The alternatives stand in the order of GGUF's type numbers, 0 (u8) to 12 (f64).
 using Value = std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t,
                            std::int32_t, float, bool, std::string, Array, std::uint64_t,
                            std::int64_t, double>;
@@ -45,6 +49,7 @@ class Metadata {
   const std::vector<std::string>& strings(std::string_view key) const;
   /// Array of any integer type.
   std::vector<std::int64_t> integers(std::string_view key) const;
+  /// Array of any integer or float type; elements may be NaN or infinite.
   std::vector<double> numbers(std::string_view key) const;
 
  private:
@@ -52,6 +57,8 @@ class Metadata {
 
   std::string source_;
   std::vector<std::pair<std::string, Value>> entries_;
+  /// Key to position in `entries_`; a tree, since files choose the keys (no collisions to aim at).
+  std::map<std::string, std::size_t, std::less<>> places_;
 };
 
 }  // namespace winnow::formats

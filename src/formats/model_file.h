@@ -27,8 +27,8 @@ struct TensorInfo {
   /// Null when the type is one this program cannot decode; `type_name` says which.
   const quant::Codec* codec = nullptr;
   std::string type_name;
-  tensor::Shape shape;       ///< outermost first; [num_experts, out_features, in_features] for stacks
-  std::size_t file = 0;      ///< which of `ModelFile::files()`
+  tensor::Shape shape;   ///< outermost first; [num_experts, out_features, in_features] for stacks
+  std::size_t file = 0;  ///< which of `ModelFile::files()`
   std::uint64_t offset = 0;  ///< of the payload, from the beginning of that file
   Bytes size;                ///< of the payload
 };

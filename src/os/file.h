@@ -90,6 +90,28 @@ class AtomicFile {
   std::uint64_t position_ = 0;
 };
 
+/// A folder that is filled under `<path>.partial-<pid>` and appears as `path` by `commit`.
+/// Destroyed without `commit`, it removes the partial folder. Neither copies nor moves.
+class AtomicFolder {
+ public:
+  /// Throws Error{kUsage} when `path` exists and is anything but an empty folder, Error{kSystem}
+  /// when the partial folder cannot be made.
+  explicit AtomicFolder(const std::filesystem::path& path);
+  AtomicFolder(const AtomicFolder&) = delete;
+  AtomicFolder& operator=(const AtomicFolder&) = delete;
+  ~AtomicFolder();
+
+  /// Where the files are written until `commit`.
+  const std::filesystem::path& partial() const { return partial_; }
+  /// Syncs the folder, renames it, syncs the parent. The files in it have been synced by their
+  /// writers. Throws Error{kSystem} that names the folder and the reason.
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  std::filesystem::path partial_;
+};
+
 /// Writes `text` to `path` through an AtomicFile.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 

@@ -28,13 +28,14 @@ class PosixFile final : public RandomAccessFile {
       const ssize_t got = ::pread(fd_.value(), out.data(), out.size(), static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) {
-        fail_system(errno, fmt::format("{}: reading {} bytes at offset {}", name_, out.size(),
-                                       offset));
+        fail_system(errno,
+                    fmt::format("{}: reading {} bytes at offset {}", name_, out.size(), offset));
       }
       if (got == 0) {
-        fail_data("{}: the file ends at offset {} where {} more bytes were expected; was it "
-                  "truncated?",
-                  name_, offset, out.size());
+        fail_data(
+            "{}: the file ends at offset {} where {} more bytes were expected; was it "
+            "truncated?",
+            name_, offset, out.size());
       }
       offset += static_cast<std::uint64_t>(got);
       out = out.subspan(static_cast<std::size_t>(got));
@@ -58,7 +59,8 @@ void write_all(int fd, std::string_view bytes, const std::string& name) {
 
 /// Makes a rename durable. Some file systems cannot sync a directory; that is no error.
 void sync_directory(const std::filesystem::path& directory) {
-  const Fd fd(::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Fd fd(
+      ::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.valid()) (void)::fsync(fd.value());
 }
 
@@ -140,6 +142,37 @@ void AtomicFile::commit() {
     fail_system(errno, fmt::format("{}: renaming to {}", partial_.string(), path_.string()));
   }
   ::close(fd_.release());
+  sync_directory(path_.parent_path());
+}
+
+AtomicFolder::AtomicFolder(const std::filesystem::path& path)
+    : path_(path.has_filename() ? path : path.parent_path()) {  // "out/" means "out"
+  std::error_code error;
+  const auto status = std::filesystem::symlink_status(path_, error);
+  if (std::filesystem::exists(status) && (!std::filesystem::is_directory(status) ||
+                                          !std::filesystem::is_empty(path_, error) || error)) {
+    fail(ErrorCode::kUsage, "{}: exists already; name a new folder, or remove it first",
+         path_.string());
+  }
+  partial_ = path_.string() + fmt::format(".partial-{}", ::getpid());
+  std::filesystem::remove_all(partial_, error);  // left by a killed process of the same number
+  if (::mkdir(partial_.c_str(), 0755) != 0) {
+    fail_system(errno, fmt::format("{}: cannot create the folder", partial_.string()));
+  }
+}
+
+AtomicFolder::~AtomicFolder() {
+  if (partial_.empty()) return;  // committed
+  std::error_code ignored;
+  std::filesystem::remove_all(partial_, ignored);
+}
+
+void AtomicFolder::commit() {
+  sync_directory(partial_);
+  if (::rename(partial_.c_str(), path_.c_str()) != 0) {
+    fail_system(errno, fmt::format("{}: renaming to {}", partial_.string(), path_.string()));
+  }
+  partial_.clear();
   sync_directory(path_.parent_path());
 }
 

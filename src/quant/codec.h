@@ -29,11 +29,11 @@ struct IntegerForm {
 /// One packed layout. Immutable, one object for the whole program (see `find_codec`).
 /// All functions work on whole blocks, are reentrant, and neither allocate nor throw.
 struct Codec {
-  std::string_view name;       ///< as GGUF tools write it: "Q4_K"
-  std::uint32_t ggml_type;     ///< number of the type in a GGUF tensor directory
-  std::uint32_t file_type;     ///< `general.file_type` of a GGUF file that is mostly this type
-  std::uint32_t block_size;    ///< weights per block
-  std::uint32_t block_bytes;   ///< bytes per block
+  std::string_view name;      ///< as GGUF tools write it: "Q4_K"
+  std::uint32_t ggml_type;    ///< number of the type in a GGUF tensor directory
+  std::uint32_t file_type;    ///< `general.file_type` of a GGUF file that is mostly this type
+  std::uint32_t block_size;   ///< weights per block
+  std::uint32_t block_bytes;  ///< bytes per block
   /// Codec to use for rows whose length is no multiple of block_size; "" when there is none.
   /// The same choice as llama.cpp makes, so that files of one recipe have equal bytes.
   std::string_view fallback;

@@ -1,0 +1,37 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// From router logits to chosen experts.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/units.h"
+#include "kernels/kernels.h"
+#include "model/spec.h"
+
+namespace winnow::engine {
+
+/// Chooses the experts of one token.
+/// logits: [num_experts]; experts, weights: [top_k], the highest score first, ties to the lower
+/// index. Scores are softmax over all experts; the chosen ones are divided by their sum where the
+/// spec says so. scratch: [num_experts].
+/// Throws Error{kBadData} when a logit is not finite (damaged weights).
+void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+           std::span<const float> logits, std::span<ExpertId> experts, std::span<float> weights,
+           std::span<float> scratch);
+
+/// A batch's (token, choice) pairs sorted by expert, then token: each expert's work in one stretch.
+struct GroupedRouting {
+  std::vector<ExpertId> experts;         ///< those chosen at least once, ascending
+  std::vector<std::uint32_t> first;      ///< [experts + 1]: stretch of experts[i] in the slots
+  std::vector<std::uint32_t> tokens;     ///< [slots]: token of each slot
+  std::vector<float> weights;            ///< [slots]: router weight of each slot
+  std::vector<std::uint32_t> slot_of;    ///< [tokens * top_k]: slot of each (token, choice)
+};
+
+/// chosen, weights: [tokens * top_k].
+GroupedRouting group_by_expert(std::span<const ExpertId> chosen, std::span<const float> weights,
+                               std::size_t top_k, std::size_t num_experts);
+
+}  // namespace winnow::engine

@@ -1,0 +1,193 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "engine/blocks/attention.h"
+#include "engine/blocks/dense_ffn.h"
+#include "engine/blocks/moe_ffn.h"
+#include "engine/linear.h"
+#include "engine/weights.h"
+#include "experts/store.h"
+
+namespace winnow::engine {
+
+using model::Role;
+
+namespace {
+
+std::size_t expert_scratch_bytes(const experts::ExpertCatalogue& catalogue) {
+  std::size_t most = 0;
+  for (const auto& layer : catalogue) {
+    for (const experts::ExpertLocation& expert : layer) {
+      for (const auto* m : {&expert.gate_proj, &expert.up_proj, &expert.down_proj}) {
+        most = std::max(most, kernels::matmul_scratch_bytes({m->codec, nullptr, m->rows, m->cols}));
+      }
+    }
+  }
+  return most;
+}
+
+void require_finite(tensor::MatrixView<const float> hidden) {
+  for (std::size_t t = 0; t < hidden.rows; ++t) {
+    for (const float value : hidden.row(t)) {
+      if (!std::isfinite(value)) {
+        fail_data("the forward pass gave {} at token {}; the weights are damaged", value, t);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+class Engine::State {
+ public:
+  State(const model::Checkpoint& checkpoint, const EngineOptions& options, Log& log)
+      : spec(checkpoint.spec()),
+        kernels(kernels::select_kernels(options.isa, os::CpuFeatures::detect())),
+        pool(options.threads != 0 ? options.threads : os::usable_cpus()),
+        weights(checkpoint, log),
+        attention(spec),
+        moe(spec) {
+    const experts::ExpertCatalogue catalogue = catalogue_experts(checkpoint);
+    store = experts::make_resident_store(catalogue);
+    const std::size_t bytes = std::max(weights.scratch_bytes(), expert_scratch_bytes(catalogue));
+    for (unsigned worker = 0; worker < pool.size(); ++worker) {
+      scratch.emplace_back(std::max<std::size_t>(bytes, 64));
+    }
+  }
+
+  void embed(std::span<const SequenceInput> sequences);
+  void run_layer(LayerId layer, std::span<const SequenceRows> rows, Observer* observer);
+  void normalize(std::span<const float> weight);
+  void add_to_residual();
+
+  Compute compute() { return {kernels, pool, scratch}; }
+
+  const model::ModelSpec spec;
+  const kernels::Kernels& kernels;
+  os::ThreadPool pool;
+  DenseWeights weights;
+  std::unique_ptr<experts::ExpertStore> store;
+  std::vector<os::AlignedBuffer> scratch;
+  Attention attention;
+  MoeFfn moe;
+  DenseFfn ffn;
+  LinearInput output_input;
+  tensor::Matrix<float> residual, normalized, block_out;  // [tokens, hidden_size]
+  std::vector<float> last_logits;
+};
+
+void Engine::State::embed(std::span<const SequenceInput> sequences) {
+  const quant::PackedMatrix& embedding = weights.matrix(Role::kTokenEmbedding);
+  std::size_t row = 0;
+  for (const SequenceInput& sequence : sequences) {
+    for (const TokenId token : sequence.tokens) {
+      if (index(token) < 0 || static_cast<std::uint32_t>(index(token)) >= spec.vocab_size) {
+        fail(ErrorCode::kUsage, "token {} is outside the vocabulary of {}", index(token),
+             spec.vocab_size);
+      }
+      const auto id = static_cast<std::size_t>(index(token));
+      embedding.codec->decode(embedding.row(id), embedding.cols / embedding.codec->block_size,
+                              residual.row(row++).data());
+    }
+  }
+}
+
+void Engine::State::normalize(std::span<const float> weight) {
+  const std::size_t parts =
+      std::min<std::size_t>(residual.rows(), std::size_t{pool.size()} * 4);
+  pool.run(parts, [&](std::size_t part, unsigned) {
+    const os::Range range = os::split(residual.rows(), parts, part);
+    for (std::size_t t = range.begin; t < range.end; ++t) {
+      kernels.rms_norm(residual.row(t).data(), weight.data(), spec.rms_norm_eps,
+                       normalized.row(t).data(), weight.size());
+    }
+  });
+}
+
+void Engine::State::add_to_residual() {
+  kernels.axpy(1.0F, block_out.flat().data(), residual.flat().data(), residual.flat().size());
+}
+
+void Engine::State::run_layer(LayerId layer, std::span<const SequenceRows> rows,
+                              Observer* observer) {
+  normalize(weights.vector(Role::kAttentionNorm, layer));
+  attention.forward(compute(), weights, layer, normalized.view(), rows, block_out.view(), observer);
+  add_to_residual();
+  normalize(weights.vector(Role::kFfnNorm, layer));
+  if (spec.is_moe_layer(layer)) {
+    moe.forward(compute(), weights, *store, layer, normalized.view(), block_out.view(), observer);
+  } else {
+    ffn.forward(compute(), weights, layer, normalized.view(), block_out.view(), observer);
+  }
+  add_to_residual();
+}
+
+Engine::Engine(const model::Checkpoint& checkpoint, const EngineOptions& options, Log& log)
+    : state_(std::make_unique<State>(checkpoint, options, log)) {}
+Engine::~Engine() = default;
+
+const model::ModelSpec& Engine::spec() const { return state_->spec; }
+std::string_view Engine::isa() const { return state_->kernels.isa; }
+unsigned Engine::threads() const { return state_->pool.size(); }
+os::ThreadPool& Engine::pool() { return state_->pool; }
+Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->store->memory(); }
+
+KvCache Engine::make_cache(std::size_t capacity) const { return {state_->spec, capacity}; }
+
+tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> sequences,
+                                                Observer* observer) {
+  State& state = *state_;
+  std::vector<SequenceRows> rows;
+  std::size_t tokens = 0;
+  for (const SequenceInput& sequence : sequences) {
+    WINNOW_CHECK(sequence.cache != nullptr && !sequence.tokens.empty());
+    WINNOW_CHECK(sequence.tokens.size() <= sequence.cache->capacity() - sequence.cache->length());
+    rows.push_back({sequence.cache, tokens, sequence.tokens.size()});
+    tokens += sequence.tokens.size();
+  }
+  if (state.residual.rows() != tokens) {
+    state.residual = tensor::Matrix<float>(tokens, state.spec.hidden_size);
+    state.normalized = tensor::Matrix<float>(tokens, state.spec.hidden_size);
+    state.block_out = tensor::Matrix<float>(tokens, state.spec.hidden_size);
+  }
+  state.embed(sequences);
+  for (std::uint32_t layer = 0; layer < state.spec.num_hidden_layers; ++layer) {
+    state.run_layer(LayerId{layer}, rows, observer);
+  }
+  state.normalize(state.weights.vector(Role::kOutputNorm));
+  require_finite(state.normalized.view());
+  if (observer != nullptr) observer->on_input(Site::kOutputInput, {}, state.normalized.view());
+  for (const SequenceInput& sequence : sequences) sequence.cache->advance(sequence.tokens.size());
+  return state.normalized.view();
+}
+
+void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out) {
+  const quant::PackedMatrix& output = state_->weights.matrix(Role::kOutput);
+  state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
+  multiply(state_->compute(), output, state_->output_input, {}, out);
+}
+
+std::span<const float> Engine::next_logits(KvCache& cache, std::span<const TokenId> tokens) {
+  const SequenceInput input{&cache, tokens};
+  const auto hidden = forward(std::span(&input, 1));
+  state_->last_logits.resize(state_->spec.vocab_size);
+  logits(hidden.rows_from(hidden.rows - 1, 1),
+         {state_->last_logits.data(), 1, state_->last_logits.size(), state_->last_logits.size()});
+  return state_->last_logits;
+}
+
+std::vector<TokenId> encode_prompt(const text::Tokenizer& tokenizer, std::string_view text,
+                                   text::SpecialTokens special) {
+  std::vector<TokenId> tokens;
+  if (tokenizer.spec().add_bos && tokenizer.spec().bos) tokens.push_back(*tokenizer.spec().bos);
+  const std::vector<TokenId> ids = tokenizer.encode(text, special);
+  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  return tokens;
+}
+
+}  // namespace winnow::engine

@@ -1,0 +1,77 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// A loaded model that turns tokens into logits.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "engine/kv_cache.h"
+#include "engine/observer.h"
+#include "kernels/kernels.h"
+#include "model/checkpoint.h"
+#include "os/thread_pool.h"
+#include "tensor/matrix.h"
+#include "text/tokenizer.h"
+
+namespace winnow::engine {
+
+struct EngineOptions {
+  unsigned threads = 0;  ///< 0: one per core the process may use
+  std::string isa;       ///< "" or "auto": the best the processor has; see kernels::isa_names
+};
+
+/// A stretch of tokens of one sequence, which continues where its cache ends.
+struct SequenceInput {
+  KvCache* cache = nullptr;
+  std::span<const TokenId> tokens;  ///< at least one; cache length + tokens <= cache capacity
+};
+
+/// Holds all weights in memory. One thread calls it at a time.
+/// The outputs of a sequence depend on neither the thread count nor what else is in the batch.
+class Engine {
+ public:
+  /// Loads the weights. Throws Error{kBadData, kSystem} as reading does, Error{kUsage} for an
+  /// unknown ISA.
+  Engine(const model::Checkpoint& checkpoint, const EngineOptions& options, Log& log);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const model::ModelSpec& spec() const;
+  std::string_view isa() const;
+  unsigned threads() const;
+  os::ThreadPool& pool();
+  Bytes weight_memory() const;
+
+  /// Runs all layers over the tokens of all sequences and advances their caches.
+  /// Returns the final normalised hidden states [tokens, hidden_size], rows in the order of the
+  /// inputs; valid until the next call. Throws Error{kUsage} for a token outside the vocabulary,
+  /// Error{kBadData} when damaged weights give values that are not finite.
+  tensor::MatrixView<const float> forward(std::span<const SequenceInput> sequences,
+                                          Observer* observer = nullptr);
+
+  /// Logits of hidden states [rows, hidden_size] into out [rows, vocab_size].
+  void logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out);
+
+  /// Logits [vocab_size] of the last token of one sequence.
+  std::span<const float> next_logits(KvCache& cache, std::span<const TokenId> tokens);
+
+  KvCache make_cache(std::size_t capacity) const;
+
+ private:
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+/// The tokens a text begins with: BOS first when the model wants it (`add_bos_token`).
+std::vector<TokenId> encode_prompt(const text::Tokenizer& tokenizer, std::string_view text,
+                                   text::SpecialTokens special);
+
+}  // namespace winnow::engine

@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// How calibration and metrics look into a forward pass without the engine knowing of them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/units.h"
+#include "tensor/matrix.h"
+
+namespace winnow::engine {
+
+/// An input that one or more weight matrices share.
+enum class Site : std::uint8_t {
+  kAttentionInput,   ///< of the query, key and value projections; [tokens, hidden_size]
+  kAttentionInner,   ///< of the attention output projection; [tokens, heads * head_dim]
+  kFfnInput,         ///< of the router or the dense gate and up projections; [tokens, hidden_size]
+  kFfnInner,         ///< of the dense down projection; [tokens, intermediate_size]
+  kExpertInput,      ///< of an expert's gate and up projections; only the tokens routed to it
+  kExpertInner,      ///< of an expert's down projection; only the tokens routed to it
+  kOutputInput,      ///< of the output matrix; [tokens, hidden_size]
+};
+
+/// The chosen experts of one layer: [tokens, top_k], row-major, best first.
+struct RoutingView {
+  std::size_t top_k = 0;
+  std::span<const ExpertId> experts;  ///< [tokens * top_k]
+  std::span<const float> weights;     ///< [tokens * top_k], as applied to the outputs
+};
+
+/// Called in a fixed order from the thread that runs the engine; must not call back into it.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  /// `x` is valid during the call. `layer` is 0 for kOutputInput.
+  virtual void on_input(Site /*site*/, LayerId /*layer*/, tensor::MatrixView<const float> /*x*/) {}
+  /// `x` has one row per routed token, `weights` [rows] their router weights.
+  virtual void on_expert_input(Site /*site*/, LayerId /*layer*/, ExpertId /*expert*/,
+                               tensor::MatrixView<const float> /*x*/,
+                               std::span<const float> /*weights*/) {}
+  /// `logits`: [tokens, num_experts] before the score function.
+  virtual void on_routing(LayerId /*layer*/, tensor::MatrixView<const float> /*logits*/,
+                          const RoutingView& /*routing*/) {}
+};
+
+}  // namespace winnow::engine

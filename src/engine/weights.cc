@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/weights.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+namespace winnow::engine {
+
+using model::Role;
+
+namespace {
+
+constexpr std::uint64_t kAlignment = 64;  // matrices begin on cache lines
+
+experts::MatrixLocation location(const model::Checkpoint& checkpoint,
+                                 const model::TensorRef& ref) {
+  return {checkpoint.file().files()[ref.info->file].get(), ref.info->offset + ref.offset,
+          &ref.codec(), ref.rows, ref.cols};
+}
+
+}  // namespace
+
+DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, Log& log)
+    : tied_(checkpoint.spec().tie_word_embeddings),
+      slots_(checkpoint.spec().num_hidden_layers * model::kNumRoles) {
+  const auto for_each_dense = [&](auto visit) {
+    checkpoint.for_each_role([&](Role role, LayerId layer) {
+      if (!model::traits(role).per_expert) visit(role, layer, checkpoint.at(role, layer));
+    });
+  };
+  const auto is_packed = [](Role role) {
+    return model::traits(role).is_matrix || role == Role::kRouter;
+  };
+  std::uint64_t total = 0;
+  for_each_dense([&](Role role, LayerId, const model::TensorRef& ref) {
+    if (is_packed(role)) total = checked_align_up(total + ref.bytes().value, kAlignment).value();
+  });
+  buffer_ = os::AlignedBuffer(total);
+  std::uint64_t position = 0;
+  for_each_dense([&](Role role, LayerId layer, const model::TensorRef& ref) {
+    Slot& target = slots_[slot(role, layer)];
+    if (!is_packed(role)) {
+      target.values.resize(ref.cols);
+      checkpoint.read_floats(ref, 0, 1, target.values);
+      return;
+    }
+    target.matrix = {&ref.codec(), buffer_.data() + position, ref.rows, ref.cols};
+    checkpoint.read_rows(ref, 0, ref.rows, buffer_.bytes().subspan(position, ref.bytes().value));
+    position = checked_align_up(position + ref.bytes().value, kAlignment).value();
+    log.progress("loading", position, total, "bytes");
+  });
+}
+
+std::size_t DenseWeights::slot(Role role, LayerId layer) const {
+  const std::size_t row = model::traits(role).per_layer ? index(layer) : 0;
+  return row * model::kNumRoles + static_cast<std::size_t>(role);
+}
+
+const quant::PackedMatrix& DenseWeights::matrix(Role role, LayerId layer) const {
+  if (role == Role::kOutput && tied_) role = Role::kTokenEmbedding;
+  const quant::PackedMatrix& found = slots_[slot(role, layer)].matrix;
+  WINNOW_CHECK(found.codec != nullptr);
+  return found;
+}
+
+std::span<const float> DenseWeights::vector(Role role, LayerId layer) const {
+  return slots_[slot(role, layer)].values;
+}
+
+std::size_t DenseWeights::scratch_bytes() const {
+  std::size_t most = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.matrix.codec != nullptr) {
+      most = std::max(most, kernels::matmul_scratch_bytes(slot.matrix));
+    }
+  }
+  return most;
+}
+
+experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint) {
+  const model::ModelSpec& spec = checkpoint.spec();
+  experts::ExpertCatalogue catalogue(spec.num_hidden_layers);
+  for (std::uint32_t l = 0; l < spec.num_hidden_layers; ++l) {
+    const LayerId layer{l};
+    if (!spec.is_moe_layer(layer)) continue;
+    for (std::uint32_t e = 0; e < spec.moe.num_experts; ++e) {
+      const auto at = [&](Role role) {
+        return location(checkpoint, checkpoint.at(role, layer, ExpertId{e}));
+      };
+      catalogue[l].push_back({at(Role::kExpertGateProj), at(Role::kExpertUpProj),
+                              at(Role::kExpertDownProj)});
+    }
+  }
+  return catalogue;
+}
+
+}  // namespace winnow::engine

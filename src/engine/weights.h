@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The dense weights of a model in memory, and the catalogue of its experts on disk.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "base/log.h"
+#include "experts/store.h"
+#include "model/checkpoint.h"
+#include "os/aligned_buffer.h"
+#include "quant/codec.h"
+
+namespace winnow::engine {
+
+/// Packed matrices and F32 vectors by role; everything but the routed experts. Owns its memory.
+class DenseWeights {
+ public:
+  /// Reads all of them. Throws Error{kBadData, kSystem} as reading does; vectors with NaN or
+  /// infinity are refused with the tensor's name.
+  DenseWeights(const model::Checkpoint& checkpoint, Log& log);
+
+  /// A matrix that the model has; `layer` is ignored for roles without layers. With tied
+  /// embeddings kOutput is the embedding.
+  const quant::PackedMatrix& matrix(model::Role role, LayerId layer = {}) const;
+  /// A vector (norm weight, bias); empty when the model has none.
+  std::span<const float> vector(model::Role role, LayerId layer = {}) const;
+  Bytes memory() const { return {buffer_.size()}; }
+  /// The largest scratch area that any dense matrix asks for.
+  std::size_t scratch_bytes() const;
+
+ private:
+  struct Slot {
+    quant::PackedMatrix matrix;
+    std::vector<float> values;
+  };
+  std::size_t slot(model::Role role, LayerId layer) const;
+
+  bool tied_ = false;
+  std::vector<Slot> slots_;  // [layer * kNumRoles + role]
+  os::AlignedBuffer buffer_;
+};
+
+/// Byte ranges of all routed experts of the checkpoint, whose files the catalogue points to.
+experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint);
+
+}  // namespace winnow::engine

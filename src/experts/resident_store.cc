@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// All experts in anonymous memory on huge pages: a file that shrinks later cannot hurt, and the
+// weights cannot be paged out behind the engine's back.
+#include <cstddef>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "experts/store.h"
+#include "os/aligned_buffer.h"
+
+namespace winnow::experts {
+namespace {
+
+// Matrices begin on cache lines.
+constexpr std::uint64_t kAlignment = 64;
+
+class ResidentBatch final : public Batch {
+ public:
+  ResidentBatch(const std::vector<ExpertMatrices>& layer, std::span<const ExpertId> experts)
+      : layer_(layer), experts_(experts.begin(), experts.end()) {}
+
+  std::optional<PinnedExpert> next_ready() override {
+    if (next_ == experts_.size()) return std::nullopt;
+    const ExpertId expert = experts_[next_++];
+    WINNOW_CHECK(index(expert) < layer_.size());
+    return PinnedExpert(expert, layer_[index(expert)]);
+  }
+  bool ready() const override { return next_ < experts_.size(); }
+
+ private:
+  const std::vector<ExpertMatrices>& layer_;
+  std::vector<ExpertId> experts_;
+  std::size_t next_ = 0;
+};
+
+class ResidentStore final : public ExpertStore {
+ public:
+  explicit ResidentStore(const ExpertCatalogue& catalogue) {
+    std::uint64_t total = 0;
+    for_each_matrix(catalogue, [&](const MatrixLocation& matrix, quant::PackedMatrix&) {
+      total = checked_align_up(total + packed(matrix, nullptr).bytes().value, kAlignment).value();
+    });
+    buffer_ = os::AlignedBuffer(total);
+    std::uint64_t position = 0;
+    for_each_matrix(catalogue, [&](const MatrixLocation& matrix, quant::PackedMatrix& out) {
+      out = packed(matrix, buffer_.data() + position);
+      const std::uint64_t bytes = out.bytes().value;
+      matrix.file->read_at(matrix.offset, buffer_.bytes().subspan(position, bytes));
+      position = checked_align_up(position + bytes, kAlignment).value();
+    });
+  }
+
+  std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
+                                 Priority /*priority*/) override {
+    WINNOW_CHECK(index(layer) < layers_.size());
+    return std::make_unique<ResidentBatch>(layers_[index(layer)], experts);
+  }
+  Bytes memory() const override { return {buffer_.size()}; }
+
+ private:
+  static quant::PackedMatrix packed(const MatrixLocation& matrix, const std::byte* data) {
+    return {matrix.codec, data, matrix.rows, matrix.cols};
+  }
+
+  /// Visits matrices in file-independent order: layer, expert, gate, up, down.
+  template <typename Visit>
+  void for_each_matrix(const ExpertCatalogue& catalogue, Visit visit) {
+    layers_.resize(catalogue.size());
+    for (std::size_t layer = 0; layer < catalogue.size(); ++layer) {
+      layers_[layer].resize(catalogue[layer].size());
+      for (std::size_t expert = 0; expert < catalogue[layer].size(); ++expert) {
+        const ExpertLocation& from = catalogue[layer][expert];
+        ExpertMatrices& to = layers_[layer][expert];
+        visit(from.gate_proj, to.gate_proj);
+        visit(from.up_proj, to.up_proj);
+        visit(from.down_proj, to.down_proj);
+      }
+    }
+  }
+
+  os::AlignedBuffer buffer_;
+  std::vector<std::vector<ExpertMatrices>> layers_;
+};
+
+}  // namespace
+
+std::unique_ptr<ExpertStore> make_resident_store(const ExpertCatalogue& catalogue) {
+  return std::make_unique<ResidentStore>(catalogue);
+}
+
+}  // namespace winnow::experts

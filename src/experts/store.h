@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The only way to an expert's bytes. The engine asks for a layer's chosen experts at once and works
+// on whichever is ready; where the bytes come from (memory, disk) is the store's affair.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/units.h"
+#include "os/file.h"
+#include "quant/codec.h"
+
+namespace winnow::experts {
+
+/// A feed-forward expert: y = down(silu(gate(x)) * up(x)).
+struct ExpertMatrices {
+  quant::PackedMatrix gate_proj;  ///< [moe_intermediate_size, hidden_size]
+  quant::PackedMatrix up_proj;    ///< [moe_intermediate_size, hidden_size]
+  quant::PackedMatrix down_proj;  ///< [hidden_size, moe_intermediate_size]
+};
+
+/// What an expert is made of; further kinds (constant vectors, shared bases) are further
+/// alternatives.
+using ExpertForm = std::variant<ExpertMatrices>;
+
+/// Undoes a pin. Implemented by stores.
+class PinOwner {
+ public:
+  virtual void unpin(std::uint64_t pin) noexcept = 0;
+
+ protected:
+  ~PinOwner() = default;
+};
+
+/// An expert in memory. While it lives, its bytes stay. Moves only.
+class PinnedExpert {
+ public:
+  PinnedExpert(ExpertId expert, ExpertForm form, PinOwner* owner = nullptr, std::uint64_t pin = 0)
+      : expert_(expert), form_(std::move(form)), owner_(owner), pin_(pin) {}
+  PinnedExpert(PinnedExpert&& other) noexcept
+      : expert_(other.expert_),
+        form_(std::move(other.form_)),
+        owner_(std::exchange(other.owner_, nullptr)),
+        pin_(other.pin_) {}
+  PinnedExpert& operator=(PinnedExpert&& other) noexcept {
+    std::swap(expert_, other.expert_);
+    std::swap(form_, other.form_);
+    std::swap(owner_, other.owner_);
+    std::swap(pin_, other.pin_);
+    return *this;
+  }
+  PinnedExpert(const PinnedExpert&) = delete;
+  PinnedExpert& operator=(const PinnedExpert&) = delete;
+  ~PinnedExpert() {
+    if (owner_ != nullptr) owner_->unpin(pin_);
+  }
+
+  ExpertId expert() const { return expert_; }
+  const ExpertForm& form() const { return form_; }
+
+ private:
+  ExpertId expert_;
+  ExpertForm form_;
+  PinOwner* owner_;
+  std::uint64_t pin_;
+};
+
+/// The answer to one request. Destroying it early cancels what has not arrived.
+class Batch {
+ public:
+  virtual ~Batch() = default;
+  /// The next expert that is in memory, in any order; blocks only when none is. Nothing once all
+  /// have been handed out. Throws the error of an expert that could not be read (the others can
+  /// still be taken by calling again).
+  virtual std::optional<PinnedExpert> next_ready() = 0;
+  /// Whether `next_ready` would return at once.
+  virtual bool ready() const = 0;
+};
+
+/// Demand is needed now; speculation may be dropped, and never delays demand.
+enum class Priority : std::uint8_t { kDemand, kSpeculation };
+
+/// One per model; used by one engine thread at a time.
+class ExpertStore {
+ public:
+  virtual ~ExpertStore() = default;
+  /// `experts` are distinct.
+  virtual std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
+                                         Priority priority) = 0;
+  /// Bytes of memory it holds.
+  virtual Bytes memory() const = 0;
+};
+
+/// Where one matrix of an expert lies on disk.
+struct MatrixLocation {
+  const os::RandomAccessFile* file = nullptr;
+  std::uint64_t offset = 0;
+  const quant::Codec* codec = nullptr;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+};
+struct ExpertLocation {
+  MatrixLocation gate_proj, up_proj, down_proj;
+};
+/// [layer][expert]; layers without experts are empty.
+using ExpertCatalogue = std::vector<std::vector<ExpertLocation>>;
+
+/// Holds all experts in memory: reads them once, answers at once. The files are not needed
+/// afterwards. Throws Error{kBadData, kSystem} as reading does.
+std::unique_ptr<ExpertStore> make_resident_store(const ExpertCatalogue& catalogue);
+
+}  // namespace winnow::experts

@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Activations in the form that weight matrices are multiplied with: f32 for float weights, int8
+// codes with a scale per block for quantised ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tensor/matrix.h"
+
+namespace winnow::kernels {
+
+/// Values per scale. Divides every codec's block size.
+inline constexpr std::size_t kActivationBlock = 32;
+/// Values per code sum: the finest granularity at which a codec has an offset.
+inline constexpr std::size_t kActivationSumGroup = 16;
+
+/// Borrowed int8 activations of `tokens` rows: |x_j - scale * code_j| <= scale / 2, codes in
+/// [-127, 127], the same on every ISA.
+struct QuantizedActivations {
+  std::size_t tokens = 0;
+  std::size_t cols = 0;                ///< in_features, a multiple of kActivationBlock
+  const std::int8_t* codes = nullptr;  ///< [tokens, cols]
+  const float* scales = nullptr;       ///< [tokens, cols / kActivationBlock]
+  const std::int32_t* sums = nullptr;  ///< [tokens, cols / kActivationSumGroup], sums of codes
+
+  /// `count` tokens beginning with token `first`.
+  QuantizedActivations slice(std::size_t first, std::size_t count) const {
+    return {count, cols, codes + first * cols, scales + first * (cols / kActivationBlock),
+            sums + first * (cols / kActivationSumGroup)};
+  }
+};
+
+/// Owns room for int8 activations; grows, never shrinks.
+class ActivationBuffer {
+ public:
+  /// Room for [tokens, cols]; contents are undefined until written.
+  void resize(std::size_t tokens, std::size_t cols);
+  QuantizedActivations view() const {
+    return {tokens_, cols_, codes_.data(), scales_.data(), sums_.data()};
+  }
+  std::int8_t* codes(std::size_t token) { return codes_.data() + token * cols_; }
+  float* scales(std::size_t token) { return scales_.data() + token * (cols_ / kActivationBlock); }
+  std::int32_t* sums(std::size_t token) {
+    return sums_.data() + token * (cols_ / kActivationSumGroup);
+  }
+
+ private:
+  std::size_t tokens_ = 0;
+  std::size_t cols_ = 0;
+  std::vector<std::int8_t> codes_;
+  std::vector<float> scales_;
+  std::vector<std::int32_t> sums_;
+};
+
+}  // namespace winnow::kernels

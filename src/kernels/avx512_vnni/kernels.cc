@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// All kernels of this ISA: the shared algorithms on its vocabulary.
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "kernels/avx512_vnni/vocabulary.h"
+#include "kernels/detail/scratch.h"
+#include "kernels/kernels.h"
+
+WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX512_VNNI)
+namespace winnow::kernels::avx512_vnni {
+
+#include "kernels/detail/matmul_codes.inl"
+#include "kernels/detail/matmul_floats.inl"
+#include "kernels/detail/quantize.inl"
+#include "kernels/detail/vectors.inl"
+
+}  // namespace winnow::kernels::avx512_vnni
+WINNOW_END_TARGET

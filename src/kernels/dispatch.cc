@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The kernel tables of all ISAs: each begins as a copy of the next simpler one and replaces what
+// it does better.
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "base/error.h"
+#include "kernels/detail/scratch.h"
+#include "kernels/kernels.h"
+
+namespace winnow::kernels {
+
+#define ISA(name, feature)      \
+  namespace name {              \
+  void improve(Kernels& table); \
+  }
+#include "kernels/dispatch_x86.def"
+#undef ISA
+
+namespace {
+
+struct Isa {
+  std::string_view name;
+  os::CpuFeature needs;
+  void (*improve)(Kernels& table);
+};
+
+constexpr std::array kIsas = {
+#define ISA(name, feature) Isa{#name, os::CpuFeature::feature, name::improve},
+#include "kernels/dispatch_x86.def"
+#undef ISA
+};
+
+using Tables = std::array<Kernels, kIsas.size()>;
+
+/// In the order of kIsas.
+const Tables& tables() {
+  static const Tables kTables = [] {
+    Tables result{};
+    Kernels table{};
+    for (std::size_t i = kIsas.size(); i-- > 0;) {
+      kIsas[i].improve(table);
+      table.isa = kIsas[i].name;
+      result[i] = table;
+    }
+    return result;
+  }();
+  return kTables;
+}
+
+std::string names_of(const std::vector<const Kernels*>& isas) {
+  std::string text;
+  for (const Kernels* isa : isas) text += (text.empty() ? "" : ", ") + std::string(isa->isa);
+  return text;
+}
+
+}  // namespace
+
+std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w) {
+  return detail::kMaxTileRows *
+         (w.codec->is_float() ? detail::float_bytes(w.cols) : detail::integer_row_bytes(w.cols));
+}
+
+std::vector<std::string_view> isa_names() {
+  std::vector<std::string_view> names;
+  for (const Isa& isa : kIsas) names.push_back(isa.name);
+  return names;
+}
+
+std::vector<const Kernels*> supported_isas(os::CpuFeatures features) {
+  std::vector<const Kernels*> supported;
+  for (std::size_t i = 0; i < kIsas.size(); ++i) {
+    if (features.has(kIsas[i].needs)) supported.push_back(&tables()[i]);
+  }
+  return supported;
+}
+
+const Kernels& select_kernels(std::string_view name, os::CpuFeatures features) {
+  const auto supported = supported_isas(features);
+  if (name.empty() || name == "auto") return *supported.front();
+  for (const Kernels* kernels : supported) {
+    if (kernels->isa == name) return *kernels;
+  }
+  const auto names = isa_names();
+  const bool known = std::find(names.begin(), names.end(), name) != names.end();
+  const std::string problem =
+      known ? fmt::format("instruction set '{}' is not supported by this processor", name)
+            : fmt::format("unknown instruction set '{}'", name);
+  fail(ErrorCode::kUsage, "{}; this processor runs: {}, auto", problem, names_of(supported));
+}
+
+}  // namespace winnow::kernels

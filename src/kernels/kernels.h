@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of one ISA, as a table of functions that the engine holds: chosen once, at start.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/activations.h"
+#include "os/cpu_features.h"
+#include "quant/codec.h"
+
+namespace winnow::kernels {
+
+/// Rows [first_row, end_row) of y = W x for every token of x.
+/// w: [out_features, in_features] of one quantised codec; x: [tokens, in_features];
+/// y: [tokens, out_features] with any row stride, columns [first_row, end_row) are overwritten.
+/// scratch: at least `matmul_scratch_bytes(w)` bytes, aligned to 64, not shared between threads.
+/// Block dot products are exact integers; the f32 sum over blocks is in a fixed order that depends
+/// on neither the number of tokens nor the row range. Does not throw or allocate.
+using MatMulCodes = void (*)(const quant::PackedMatrix& w, std::size_t first_row,
+                             std::size_t end_row, const QuantizedActivations& x,
+                             tensor::MatrixView<float> y, std::byte* scratch) noexcept;
+
+/// The same for F32, F16 and BF16 weights: f32 activations [tokens, in_features], f32 sums.
+using MatMulFloats = void (*)(const quant::PackedMatrix& w, std::size_t first_row,
+                              std::size_t end_row, tensor::MatrixView<const float> x,
+                              tensor::MatrixView<float> y, std::byte* scratch) noexcept;
+
+/// All functions are reentrant, neither throw nor allocate; spans do not overlap unless said.
+struct Kernels {
+  std::string_view isa;  ///< "scalar", "avx2", "avx512_vnni"
+
+  /// Writes codes [n], scales [n / kActivationBlock] and sums [n / kActivationSumGroup] of x [n].
+  /// scale = max|x| / 127 of the block, code = x / scale rounded to nearest even; a block of zeros
+  /// has scale 0. Bit-identical on all ISAs.
+  void (*quantize_activations)(const float* x, std::size_t n, std::int8_t* codes, float* scales,
+                               std::int32_t* sums) noexcept;
+
+  /// For codecs without a kernel of their own: unpacks a row to its integer form, then dots.
+  MatMulCodes matmul_codes;
+  MatMulFloats matmul_floats;
+
+  /// sum a[i] * b[i]
+  float (*dot)(const float* a, const float* b, std::size_t n) noexcept;
+  /// y += alpha * x
+  void (*axpy)(float alpha, const float* x, float* y, std::size_t n) noexcept;
+  /// out = x / sqrt(mean(x^2) + epsilon) * weight; out may be x. The sum of squares is in f32.
+  void (*rms_norm)(const float* x, const float* weight, float epsilon, float* out,
+                   std::size_t n) noexcept;
+  /// gate = gate / (1 + exp(-gate)) * up, in place (SwiGLU).
+  void (*silu_mul)(float* gate, const float* up, std::size_t n) noexcept;
+  /// In place: x = exp(x - max) / sum. n >= 1.
+  void (*softmax)(float* x, std::size_t n) noexcept;
+};
+
+/// Bytes of scratch memory that one thread needs to multiply with `w`.
+std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w);
+
+/// Names of all ISAs built in, best first: "avx512_vnni", "avx2", "scalar".
+std::vector<std::string_view> isa_names();
+/// The ISAs that this processor can run, best first; "scalar" is always among them.
+std::vector<const Kernels*> supported_isas(os::CpuFeatures features);
+/// `name` is one of isa_names(), or "" or "auto" for the best. Throws Error{kUsage} that lists the
+/// names when it is unknown or not supported by the processor.
+const Kernels& select_kernels(std::string_view name, os::CpuFeatures features);
+
+}  // namespace winnow::kernels

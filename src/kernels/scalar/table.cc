@@ -1,0 +1,20 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Puts the kernels that table.def lists into a table of kernels.
+#include <type_traits>
+
+#include "kernels/kernels.h"
+
+namespace winnow::kernels::scalar {
+
+#define KERNEL(name) std::remove_pointer_t<decltype(Kernels::name)> name;
+#include "kernels/scalar/table.def"
+#undef KERNEL
+
+void improve(Kernels& table) {
+#define KERNEL(name) table.name = name;
+#include "kernels/scalar/table.def"
+#undef KERNEL
+}
+
+}  // namespace winnow::kernels::scalar

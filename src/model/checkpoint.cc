@@ -1,0 +1,210 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "model/checkpoint.h"
+
+#include <cmath>
+#include <unordered_set>
+
+#include "base/error.h"
+#include "model/tokenizer_metadata.h"
+#include "text/tokenizer_json.h"
+
+namespace winnow::model {
+namespace {
+
+/// Opens config.json of a safetensors folder, or takes GGUF's keys, and fills in the spec.
+ModelSpec read_spec(const formats::ModelFile& file, const Architecture*& architecture) {
+  if (file.format() == "GGUF") {
+    const std::string& name = file.metadata().string("general.architecture");
+    architecture = find_by_gguf_name(name);
+    if (architecture == nullptr) {
+      fail_data("{}: general.architecture is '{}'; supported are: {}", file.name(), name,
+                architecture_names());
+    }
+    ModelSpec spec = architecture->read_gguf(GgufConfig(file.metadata(), name), file);
+    const auto* embedding = file.find(traits(Role::kTokenEmbedding).gguf_pattern);
+    if (embedding == nullptr || embedding->shape.rank() != 2) {
+      fail_data("{}: tensor 'token_embd.weight' is missing or no matrix", file.name());
+    }
+    spec.vocab_size = static_cast<std::uint32_t>(embedding->shape[0]);
+    spec.tie_word_embeddings = file.find(traits(Role::kOutput).gguf_pattern) == nullptr;
+    return spec;
+  }
+  const std::string text = file.sidecar("config.json");
+  const std::string source = file.name() + "/config.json";
+  if (text.empty()) fail_data("{}: missing or empty; it describes the model", source);
+  const HfConfig config(parse_json(text, source), source);
+  const Json& names = config.json().value("architectures", Json::array());
+  if (!names.is_array() || names.size() != 1 || !names[0].is_string()) {
+    fail_data("{}: key 'architectures' must be a list of one name", source);
+  }
+  architecture = find_by_hf_name(names[0].get<std::string>());
+  if (architecture == nullptr) {
+    fail_data("{}: architecture '{}' is unknown; supported are: {}", source,
+              names[0].get<std::string>(), architecture_names());
+  }
+  return architecture->read_hf(config);
+}
+
+}  // namespace
+
+Checkpoint Checkpoint::open(const std::filesystem::path& path) {
+  return from_file(formats::open_model(path));
+}
+
+Checkpoint Checkpoint::from_file(std::unique_ptr<formats::ModelFile> file) {
+  Checkpoint checkpoint;
+  checkpoint.file_ = std::move(file);
+  checkpoint.spec_ = read_spec(*checkpoint.file_, checkpoint.architecture_);
+  checkpoint.spec_.architecture = std::string(checkpoint.architecture_->gguf_name);
+  check_spec(checkpoint.spec_, checkpoint.file_->name());
+  checkpoint.locate_tensors();
+  return checkpoint;
+}
+
+std::uint64_t Checkpoint::key(Role role, LayerId layer) {
+  return static_cast<std::uint64_t>(index(layer)) * kNumRoles + static_cast<std::uint64_t>(role);
+}
+
+std::size_t Checkpoint::part_count(Role role, LayerId layer) const {
+  return traits(role).per_expert && spec_.is_moe_layer(layer) ? spec_.moe.num_experts : 1;
+}
+
+void Checkpoint::for_each_role(const std::function<void(Role, LayerId)>& visit) const {
+  visit(Role::kTokenEmbedding, {});
+  for (std::uint32_t layer = 0; layer < spec_.num_hidden_layers; ++layer) {
+    for (const RoleTraits& role : all_roles()) {
+      if (role.per_layer && expected_shape(spec_, role.role, LayerId{layer})) {
+        visit(role.role, LayerId{layer});
+      }
+    }
+  }
+  visit(Role::kOutputNorm, {});
+  if (!spec_.tie_word_embeddings) visit(Role::kOutput, {});
+}
+
+void Checkpoint::locate_tensors() {
+  std::unordered_set<std::string> used;
+  for_each_role([&](Role role, LayerId layer) {
+    const auto shape = expected_shape(spec_, role, layer);
+    const std::size_t parts = part_count(role, layer);
+    // A model file has at least one byte per expert; a false count must not reserve memory.
+    if (parts > 1 && parts > tensor_bytes_.value + 65536) {
+      fail_data("{}: {} experts are more than the file can hold", file_->name(), parts);
+    }
+    std::vector<TensorRef>& refs = refs_[key(role, layer)];
+    for (std::size_t part = 0; part < parts; ++part) {
+      refs.push_back(locate(role, layer, part, *shape));
+      used.insert(refs.back().info->name);
+      num_parameters_ += refs.back().rows * refs.back().cols;
+      tensor_bytes_ += refs.back().bytes();
+    }
+  });
+  for (const auto& tensor : file_->tensors()) {
+    if (!used.contains(tensor.name)) unused_.push_back(tensor.name);
+  }
+}
+
+const formats::TensorInfo* Checkpoint::fused_tensor(Role role, LayerId layer) const {
+  const bool gate_or_up = role == Role::kExpertGateProj || role == Role::kExpertUpProj;
+  if (!gate_or_up && role != Role::kExpertDownProj) return nullptr;
+  return file_->find(expand_pattern(gate_or_up ? "model.layers.{layer}.mlp.experts.gate_up_proj"
+                                               : "model.layers.{layer}.mlp.experts.down_proj",
+                                    layer));
+}
+
+TensorRef Checkpoint::part_of_stack(const formats::TensorInfo& info, std::size_t part,
+                                    const tensor::Shape& shape, std::size_t fused,
+                                    std::size_t index_in_fused) const {
+  const tensor::Shape expected{spec_.moe.num_experts, shape[0] * fused, shape[1]};
+  if (info.shape != expected) {
+    fail_data("{}: tensor '{}' has shape {}; expected {} (experts, out_features, in_features)",
+              file_->name(), info.name, info.shape.to_string(), expected.to_string());
+  }
+  TensorRef ref{&info, 0, shape[0], shape[1]};
+  if (info.codec != nullptr) {
+    ref.offset = (part * fused + index_in_fused) * ref.bytes().value;
+  }
+  return ref;
+}
+
+TensorRef Checkpoint::locate(Role role, LayerId layer, std::size_t part,
+                             const tensor::Shape& shape) {
+  const RoleTraits& role_traits = traits(role);
+  const bool gguf = file_->format() == "GGUF";
+  const std::string_view pattern =
+      gguf ? role_traits.gguf_pattern : hf_pattern(*architecture_, role);
+  const std::string name =
+      expand_pattern(pattern, layer, ExpertId{static_cast<std::uint32_t>(part)});
+  const formats::TensorInfo* info = file_->find(name);
+  TensorRef ref;
+  if (info == nullptr && !gguf && fused_tensor(role, layer) != nullptr) {
+    // Hugging Face's fused form: gate rows, then up rows, of each expert in one tensor.
+    info = fused_tensor(role, layer);
+    const bool down = role == Role::kExpertDownProj;
+    ref = part_of_stack(*info, part, shape, down ? 1 : 2, role == Role::kExpertUpProj ? 1 : 0);
+  } else if (info == nullptr) {
+    fail_data("{}: tensor '{}' ({}) is missing; is the download complete?", file_->name(), name,
+              role_traits.name);
+  } else if (gguf && role_traits.per_expert) {
+    ref = part_of_stack(*info, part, shape, 1, 0);
+  } else {
+    if (info->shape != shape) {
+      fail_data("{}: tensor '{}' has shape {}; expected {}", file_->name(), name,
+                info->shape.to_string(), shape.to_string());
+    }
+    ref = {info, 0, shape.rank() == 1 ? 1 : shape[0], shape.row_length()};
+  }
+  if (info->codec == nullptr) {
+    fail_data("{}: tensor '{}' has type {}, which this version cannot decode; supported: {}",
+              file_->name(), info->name, info->type_name, quant::codec_names());
+  }
+  return ref;
+}
+
+std::optional<TensorRef> Checkpoint::find(Role role, LayerId layer, ExpertId expert) const {
+  const RoleTraits& role_traits = traits(role);
+  const auto found = refs_.find(key(role, role_traits.per_layer ? layer : LayerId{}));
+  if (found == refs_.end()) return std::nullopt;
+  const std::size_t part = role_traits.per_expert ? index(expert) : 0;
+  WINNOW_CHECK(part < found->second.size());
+  return found->second[part];
+}
+
+TensorRef Checkpoint::at(Role role, LayerId layer, ExpertId expert) const {
+  const auto ref = find(role, layer, expert);
+  WINNOW_CHECK(ref.has_value());
+  return *ref;
+}
+
+void Checkpoint::read_rows(const TensorRef& ref, std::size_t first, std::size_t count,
+                           std::span<std::byte> out) const {
+  WINNOW_CHECK(first + count <= ref.rows && out.size() == count * ref.row_bytes());
+  file_->read(*ref.info, ref.offset + first * ref.row_bytes(), out);
+}
+
+void Checkpoint::read_floats(const TensorRef& ref, std::size_t first, std::size_t count,
+                             std::span<float> out) const {
+  WINNOW_CHECK(out.size() == count * ref.cols);
+  std::vector<std::byte> packed(count * ref.row_bytes());
+  read_rows(ref, first, count, packed);
+  ref.codec().decode(packed.data(), out.size() / ref.codec().block_size, out.data());
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (!std::isfinite(out[i])) {
+      fail_data("{}: tensor '{}' holds {} in row {}, column {}; the weights are damaged",
+                file_->name(), ref.info->name, out[i], first + i / ref.cols, i % ref.cols);
+    }
+  }
+}
+
+text::TokenizerSpec Checkpoint::tokenizer_spec() const {
+  if (file_->format() == "GGUF") return read_tokenizer_metadata(file_->metadata());
+  const std::string text = file_->sidecar("tokenizer.json");
+  if (text.empty()) {
+    fail_data("{}: tokenizer.json is missing; it is needed to read text", file_->name());
+  }
+  return text::read_tokenizer_json(text, file_->sidecar("tokenizer_config.json"), spec_.vocab_size,
+                                   file_->name() + "/tokenizer.json");
+}
+
+}  // namespace winnow::model

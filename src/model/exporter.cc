@@ -1,0 +1,203 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "model/exporter.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "model/tokenizer_metadata.h"
+#include "text/tokenizer_json.h"
+#include "text/tokenizer.h"
+
+namespace winnow::model {
+namespace {
+
+// Rows decoded at a time hold about this many weights: enough to keep all threads busy, little
+// beside any model.
+constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
+
+const quant::Codec& plain_codec(std::string_view name) {
+  const quant::Codec* codec = quant::find_codec(name);
+  WINNOW_CHECK(codec != nullptr);
+  return *codec;
+}
+
+const quant::Codec& codec_of(const Checkpoint& source, const ExportOptions& options, Role role,
+                             LayerId layer) {
+  const TensorRef ref = source.at(role, layer);
+  if (!traits(role).is_matrix) {
+    const bool keep = options.format == OutputFormat::kSafetensors && ref.codec().is_float();
+    return keep ? ref.codec() : plain_codec("F32");
+  }
+  const quant::Codec& codec = quant::codec_for_row(options.codec(role, layer), ref.cols);
+  if (options.format == OutputFormat::kSafetensors && !codec.is_float()) {
+    fail(ErrorCode::kUsage,
+         "safetensors holds F32, F16 and BF16 only; '{}' needs a GGUF output (a name ending in "
+         ".gguf)",
+         codec.name);
+  }
+  return codec;
+}
+
+void refuse_unused(const Checkpoint& source) {
+  // Rotary frequencies are derived from the configuration; everything else would be lost.
+  for (const std::string& name : source.unused_tensors()) {
+    if (name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight") continue;
+    fail_data("{}: tensor '{}' has no place in architecture '{}'; refusing to drop it", source.file().name(),
+              name, source.architecture().hf_name);
+  }
+}
+
+void copy_general_keys(const Checkpoint& source, formats::Metadata& metadata) {
+  for (const auto& [key, value] : source.file().metadata().entries()) {
+    const bool replaced = key == "general.file_type" || key == "general.quantization_version" ||
+                          key == "general.alignment" || key == "general.architecture";
+    if (key.starts_with("general.") && !replaced) metadata.set(key, value);
+  }
+}
+
+formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options) {
+  const ModelSpec& spec = source.spec();
+  formats::Metadata metadata("output");
+  metadata.set("general.architecture", spec.architecture);
+  metadata.set("general.type", std::string("model"));
+  const std::string folder = std::filesystem::path(source.file().name()).filename().string();
+  metadata.set("general.name", spec.name.empty() ? folder : spec.name);
+  copy_general_keys(source, metadata);
+  if (options.nominal_codec != nullptr) {
+    metadata.set("general.file_type", options.nominal_codec->file_type);
+  }
+  metadata.set("general.quantization_version", std::uint32_t{2});
+  source.architecture().write_gguf(spec, metadata);
+  write_tokenizer_metadata(source.tokenizer_spec(), metadata);
+  for (const auto& [key, value] : options.metadata) metadata.set(key, value);
+  return metadata;
+}
+
+std::vector<std::pair<std::string, std::string>> sidecars(const Checkpoint& source) {
+  if (source.file().format() != "GGUF") {
+    std::vector<std::pair<std::string, std::string>> copies;
+    for (const char* name : {"config.json", "generation_config.json", "tokenizer.json",
+                             "tokenizer_config.json", "chat_template.jinja"}) {
+      if (auto text = source.file().sidecar(name); !text.empty()) {
+        copies.emplace_back(name, std::move(text));
+      }
+    }
+    return copies;
+  }
+  const text::TokenizerSpec tokenizer = source.tokenizer_spec();
+  Json config;
+  config["architectures"] = {std::string(source.architecture().hf_name)};
+  config["model_type"] = std::string(source.architecture().hf_type);
+  source.architecture().write_hf(source.spec(), config);
+  if (tokenizer.bos) config["bos_token_id"] = index(*tokenizer.bos);
+  if (tokenizer.eos) config["eos_token_id"] = index(*tokenizer.eos);
+  if (tokenizer.pad) config["pad_token_id"] = index(*tokenizer.pad);
+  return {{"config.json", dump_json(config, true) + "\n"},
+          {"tokenizer.json", text::write_tokenizer_json(tokenizer)},
+          {"tokenizer_config.json", text::write_tokenizer_config_json(tokenizer)}};
+}
+
+/// Copies or re-encodes one matrix (one expert of a stack) into the writer.
+void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
+                std::span<const float> importance, formats::ModelWriter& writer,
+                os::ThreadPool& pool) {
+  const bool copy = &ref.codec() == &codec && importance.empty();
+  const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
+  std::vector<float> weights;
+  std::vector<std::byte> packed;
+  for (std::size_t row = 0; row < ref.rows; row += chunk) {
+    const std::size_t count = std::min(chunk, ref.rows - row);
+    packed.resize(count * (ref.cols / codec.block_size * codec.block_bytes));
+    if (copy) {
+      source.read_rows(ref, row, count, packed);
+    } else {
+      weights.resize(count * ref.cols);
+      source.read_floats(ref, row, count, weights);
+      encode_rows(codec, weights, count, ref.cols, importance, packed, pool);
+    }
+    writer.append(packed);
+  }
+}
+
+}  // namespace
+
+void encode_rows(const quant::Codec& codec, std::span<const float> weights, std::size_t rows,
+                 std::size_t cols, std::span<const float> importance, std::span<std::byte> out,
+                 os::ThreadPool& pool) {
+  const std::size_t blocks = cols / codec.block_size;
+  const std::size_t row_bytes = blocks * codec.block_bytes;
+  WINNOW_CHECK(cols % codec.block_size == 0 && weights.size() == rows * cols);
+  WINNOW_CHECK(out.size() == rows * row_bytes && (importance.empty() || importance.size() == cols));
+  const std::size_t parts = std::min<std::size_t>(rows, std::size_t{pool.size()} * 8);
+  pool.run(parts, [&](std::size_t part, unsigned) {
+    const os::Range range = os::split(rows, parts, part);
+    for (std::size_t r = range.begin; r < range.end; ++r) {
+      codec.encode(weights.data() + r * cols, blocks, importance.empty() ? nullptr : importance.data(),
+                   out.data() + r * row_bytes);
+    }
+  });
+}
+
+std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options) {
+  std::vector<ExportTensor> plan;
+  source.for_each_role([&](Role role, LayerId layer) {
+    const quant::Codec& codec = codec_of(source, options, role, layer);
+    const tensor::Shape shape = *expected_shape(source.spec(), role, layer);
+    const std::size_t parts = source.part_count(role, layer);
+    if (options.format == OutputFormat::kGguf) {
+      const auto stacked = traits(role).per_expert
+                               ? tensor::Shape{parts, shape[0], shape[1]}
+                               : shape;
+      plan.push_back({{expand_pattern(traits(role).gguf_pattern, layer), &codec, stacked}, role, layer});
+      return;
+    }
+    const std::string_view pattern = hf_pattern(source.architecture(), role);
+    for (std::uint32_t part = 0; part < parts; ++part) {
+      plan.push_back({{expand_pattern(pattern, layer, ExpertId{part}), &codec, shape}, role, layer});
+    }
+  });
+  return plan;
+}
+
+Bytes planned_bytes(std::span<const ExportTensor> plan) {
+  Bytes total;
+  for (const ExportTensor& tensor : plan) {
+    total += quant::packed_size(*tensor.planned.codec, tensor.planned.shape).value();
+  }
+  return total;
+}
+
+void export_model(const Checkpoint& source, const std::filesystem::path& path,
+                  const ExportOptions& options, os::ThreadPool& pool, Log& log) {
+  refuse_unused(source);
+  const std::vector<ExportTensor> plan = plan_export(source, options);
+  std::vector<formats::PlannedTensor> planned;
+  for (const ExportTensor& tensor : plan) planned.push_back(tensor.planned);
+  const auto writer =
+      options.format == OutputFormat::kGguf
+          ? formats::write_gguf(path, gguf_metadata(source, options), std::move(planned))
+          : formats::write_safetensors(path, std::move(planned), {.sidecars = sidecars(source)});
+  const std::uint64_t total = planned_bytes(plan).value;
+  std::uint64_t done = 0;
+  const auto write = [&](Role role, LayerId layer, std::uint32_t part, const quant::Codec& codec) {
+    log.check_interrupt();
+    const TensorRef ref = source.at(role, layer, ExpertId{part});
+    std::span<const float> importance;
+    if (options.importance && traits(role).is_matrix && !codec.is_float()) {
+      importance = options.importance(role, layer, ExpertId{part});
+    }
+    write_part(source, ref, codec, importance, *writer, pool);
+    done += ref.rows * (ref.cols / codec.block_size * codec.block_bytes);
+    log.progress("writing", done, total, "bytes");
+  };
+  source.for_each_role([&](Role role, LayerId layer) {
+    const quant::Codec& codec = codec_of(source, options, role, layer);
+    const std::size_t parts = source.part_count(role, layer);
+    for (std::uint32_t part = 0; part < parts; ++part) write(role, layer, part, codec);
+  });
+  writer->finish();
+}
+
+}  // namespace winnow::model

@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Writes a checkpoint as a new file: any readable format to GGUF or safetensors, each tensor in the
+// codec that the caller chooses. Streams: holds a few chunks of rows, never a layer.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "formats/model_file.h"
+#include "model/checkpoint.h"
+#include "os/thread_pool.h"
+
+namespace winnow::model {
+
+enum class OutputFormat { kGguf, kSafetensors };
+
+/// One tensor of the output: for GGUF all experts of a layer, stacked.
+struct ExportTensor {
+  formats::PlannedTensor planned;
+  Role role;
+  LayerId layer;
+};
+
+/// How to write each tensor.
+struct ExportOptions {
+  OutputFormat format = OutputFormat::kGguf;
+  /// Codec wanted for a matrix; the rows' length may still force its fallback. Vectors and routers
+  /// are not asked for: they are F32 in GGUF and keep their type in safetensors.
+  std::function<const quant::Codec&(Role, LayerId)> codec;
+  /// Importance per column of a matrix for the encoder (mean square of that input), or empty.
+  std::function<std::span<const float>(Role, LayerId, ExpertId)> importance;
+  /// Value for `general.file_type`: the codec most of the weights have.
+  const quant::Codec* nominal_codec = nullptr;
+  /// Further metadata for GGUF: provenance.
+  std::vector<std::pair<std::string, formats::Value>> metadata;
+};
+
+/// What will be written, in order. Throws Error{kUsage} when the format cannot hold a codec.
+std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options);
+
+/// Payload bytes of a plan (alignment padding not counted).
+Bytes planned_bytes(std::span<const ExportTensor> plan);
+
+/// Reads, decodes, encodes and writes everything; the result appears under `path` only when it is
+/// whole. The bytes depend on neither the number of threads nor chance.
+/// Throws Error{kBadData} for damaged weights or tensors that no role of the architecture covers
+/// (they would be lost), Error{kSystem} when the disk refuses, Error{kInterrupted}.
+void export_model(const Checkpoint& source, const std::filesystem::path& path,
+                  const ExportOptions& options, os::ThreadPool& pool, Log& log);
+
+/// Encodes `rows` rows of `cols` weights in parallel; `out` has rows * row bytes.
+void encode_rows(const quant::Codec& codec, std::span<const float> weights, std::size_t rows,
+                 std::size_t cols, std::span<const float> importance, std::span<std::byte> out,
+                 os::ThreadPool& pool);
+
+}  // namespace winnow::model

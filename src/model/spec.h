@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// All that the engine and the compressor need to know of a model; architecture files fill it in.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+
+namespace winnow::model {
+
+/// How router logits become scores.
+enum class RouterScore : std::uint8_t { kSoftmax };
+
+/// Normalisation of queries and keys before the rotary embedding.
+enum class QueryKeyNorm : std::uint8_t {
+  kNone,
+  kPerHead,    ///< RMS norm of each head, weight [head_dim] (Qwen3)
+  kFullWidth,  ///< RMS norm of the whole projection, weight [heads * head_dim] (OLMoE)
+};
+
+/// The mixture-of-experts part. Widths are per expert.
+struct MoeSpec {
+  std::uint32_t num_experts = 0;  ///< routed experts of a layer
+  std::uint32_t top_k = 0;        ///< experts per token, in [1, num_experts]
+  std::uint32_t moe_intermediate_size = 0;
+  RouterScore score = RouterScore::kSoftmax;
+  bool renormalize_top_k = true;  ///< divide the chosen scores by their sum
+};
+
+/// Sizes are element counts, names as in Hugging Face's config.json.
+struct ModelSpec {
+  std::string architecture;  ///< name in GGUF's `general.architecture`
+  std::string name;          ///< for people; may be empty
+  std::uint32_t vocab_size = 0;
+  std::uint32_t hidden_size = 0;
+  std::uint32_t intermediate_size = 0;  ///< inner width of dense layers; 0 when there are none
+  std::uint32_t num_hidden_layers = 0;
+  std::uint32_t num_attention_heads = 0;
+  std::uint32_t num_key_value_heads = 0;
+  std::uint32_t head_dim = 0;
+  std::uint32_t max_position_embeddings = 0;
+  float rms_norm_eps = 0;
+  double rope_theta = 0;
+  QueryKeyNorm query_key_norm = QueryKeyNorm::kNone;
+  bool attention_bias = false;  ///< on the query, key and value projections
+  bool tie_word_embeddings = false;
+  MoeSpec moe;
+  std::vector<bool> moe_layers;  ///< [num_hidden_layers]: true where the layer has experts
+
+  bool is_moe_layer(LayerId layer) const { return moe_layers[index(layer)]; }
+  std::uint32_t query_width() const { return num_attention_heads * head_dim; }
+  std::uint32_t key_value_width() const { return num_key_value_heads * head_dim; }
+  std::uint32_t num_moe_layers() const;
+};
+
+/// Refuses impossible values (zero sizes, heads that do not divide, top_k > num_experts ...) with
+/// Error{kBadData} that begins with `source` and names the key.
+void check_spec(const ModelSpec& spec, const std::string& source);
+
+/// The router in words: "softmax over 32 experts, top 4, weights renormalised".
+std::string describe_router(const ModelSpec& spec);
+
+}  // namespace winnow::model

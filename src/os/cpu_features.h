@@ -1,0 +1,42 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// What the processor can do, found once and passed on as a value.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace winnow::os {
+
+/// Sets of instructions that kernels are written for, as bits. kAvx2 stands for AVX2, FMA, F16C and
+/// BMI2 together; kAvxVnni for the 256-bit VEX form; kAvx512Vnni for F, BW, VL, DQ and VNNI. The
+/// last two come only with kAvx2.
+enum class CpuFeature : std::uint32_t {
+  kNone = 0,
+  kAvx2 = 1U << 0,
+  kAvxVnni = 1U << 1,
+  kAvx512Vnni = 1U << 2,
+};
+
+/// The features that both the processor and the operating system (saved registers) support.
+class CpuFeatures {
+ public:
+  /// Asks the processor.
+  static CpuFeatures detect();
+  constexpr explicit CpuFeatures(std::uint32_t bits = 0) : bits_(bits) {}
+  constexpr bool has(CpuFeature feature) const {
+    const auto wanted = static_cast<std::uint32_t>(feature);
+    return (bits_ & wanted) == wanted;
+  }
+  /// "avx2 avx_vnni avx512_vnni", or "none".
+  std::string to_string() const;
+
+ private:
+  std::uint32_t bits_;
+};
+
+/// Cores this process may use: the smaller of the affinity mask and the cgroup CPU quota (rounded
+/// up), at least 1.
+unsigned usable_cpus();
+
+}  // namespace winnow::os

@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "os/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+
+namespace winnow::os {
+namespace {
+
+class Pools : public ::testing::TestWithParam<unsigned> {
+ protected:
+  ThreadPool pool_{GetParam()};
+};
+
+TEST_P(Pools, CallTheBodyOnceForEachItem) {
+  EXPECT_EQ(pool_.size(), GetParam());
+  for (const std::size_t items : {0, 1, 2, 3, 17, 1000}) {
+    std::vector<int> calls(items);  // plain ints: two calls for one item would be a race
+    pool_.run(items, [&](std::size_t item, unsigned) { ++calls[item]; });
+    EXPECT_EQ(calls, std::vector<int>(items, 1));
+  }
+}
+
+TEST_P(Pools, NumberWorkersSoThatTwoAtATimeDiffer) {
+  std::vector<std::atomic<int>> inside(pool_.size());
+  std::atomic<bool> collided{false};
+  pool_.run(500, [&](std::size_t, unsigned worker) {
+    if (inside.at(worker).fetch_add(1) != 0) collided = true;
+    std::this_thread::yield();
+    inside.at(worker).fetch_sub(1);
+  });
+  EXPECT_FALSE(collided);
+}
+
+TEST_P(Pools, MakeTheResultsVisibleToTheCaller) {
+  std::vector<std::size_t> squares(64);
+  for (std::size_t round = 0; round < 3000; ++round) {
+    const std::size_t items = round % squares.size();
+    pool_.run(items, [&](std::size_t item, unsigned) { squares[item] = item * item + round; });
+    for (std::size_t i = 0; i < items; ++i) ASSERT_EQ(squares[i], i * i + round);
+  }
+}
+
+TEST_P(Pools, WakeAfterTheWorkersHaveGoneToSleep) {
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int> calls{0};
+    pool_.run(8, [&](std::size_t, unsigned) { ++calls; });
+    EXPECT_EQ(calls, 8);
+  }
+}
+
+TEST_P(Pools, RethrowAnExceptionOfABody) {
+  try {
+    pool_.run(100, [](std::size_t item, unsigned) {
+      if (item == 42) throw std::runtime_error("item 42");
+    });
+    FAIL() << "nothing was thrown";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "item 42");
+  }
+}
+
+TEST_P(Pools, BeginNoItemsAfterAnException) {
+  std::atomic<int> begun{0};
+  EXPECT_THROW(pool_.run(1'000'000,
+                         [&](std::size_t, unsigned) {
+                           ++begun;
+                           throw std::runtime_error("first");
+                         }),
+               std::runtime_error);
+  EXPECT_LE(begun, static_cast<int>(pool_.size()));
+}
+
+TEST_P(Pools, WorkOnAfterAnException) {
+  for (int round = 0; round < 50; ++round) {
+    EXPECT_THROW(pool_.run(9, [](std::size_t, unsigned) { throw std::runtime_error("again"); }),
+                 std::runtime_error);
+    std::atomic<int> calls{0};
+    pool_.run(9, [&](std::size_t, unsigned) { ++calls; });
+    ASSERT_EQ(calls, 9);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, Pools, ::testing::Values(1U, 2U, 3U, 8U));
+
+TEST(ThreadPool, EndsWithoutEverHavingRun) {
+  for (int round = 0; round < 20; ++round) ThreadPool pool(4);
+}
+
+TEST(ThreadPool, OfOneRunsOnTheCallingThread) {
+  ThreadPool pool(1);
+  std::thread::id ran;
+  pool.run(1, [&](std::size_t, unsigned) { ran = std::this_thread::get_id(); });
+  EXPECT_EQ(ran, std::this_thread::get_id());
+}
+
+TEST(ThreadPool, RefusesToHaveNoThreads) { EXPECT_THROW(ThreadPool(0), Error); }
+
+TEST(Split, CoversAllItemsInOrderWithSizesThatDifferByAtMostOne) {
+  for (const std::size_t total : {0, 1, 7, 8, 100}) {
+    for (const std::size_t parts : {1, 2, 3, 8, 16}) {
+      std::size_t next = 0;
+      for (std::size_t i = 0; i < parts; ++i) {
+        const Range range = split(total, parts, i);
+        EXPECT_EQ(range.begin, next);
+        EXPECT_GE(range.size(), total / parts);
+        EXPECT_LE(range.size(), total / parts + 1);
+        next = range.end;
+      }
+      EXPECT_EQ(next, total);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace winnow::os

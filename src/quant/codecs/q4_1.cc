@@ -1,0 +1,24 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Q4_1: blocks of 32 weights, w = d * q + m, q in 0..15; see nibble_block.h.
+#include "quant/nibble_block.h"
+
+namespace winnow::quant {
+namespace {
+
+using Layout = NibbleBlock<4, /*WithBase=*/true>;
+
+}  // namespace
+
+extern const Codec kQ4_1{.name = "Q4_1",
+                         .ggml_type = 3,
+                         .file_type = 3,
+                         .block_size = Layout::kBlock,
+                         .block_bytes = Layout::kBytes,
+                         .fallback = "F16",
+                         .decode = decode_blocks<Layout>,
+                         .encode = encode_one_level<Layout, search_affine_block<Layout::Levels>>,
+                         .unpack = unpack_blocks<Layout>,
+                         .has_offsets = Layout::kHasOffsets};
+
+}  // namespace winnow::quant

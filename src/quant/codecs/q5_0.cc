@@ -1,0 +1,24 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Q5_0: blocks of 32 weights, w = d * (q - 16), q in 0..31; see nibble_block.h.
+#include "quant/nibble_block.h"
+
+namespace winnow::quant {
+namespace {
+
+using Layout = NibbleBlock<5, /*WithBase=*/false>;
+
+}  // namespace
+
+extern const Codec kQ5_0{.name = "Q5_0",
+                         .ggml_type = 6,
+                         .file_type = 8,
+                         .block_size = Layout::kBlock,
+                         .block_bytes = Layout::kBytes,
+                         .fallback = "F16",
+                         .decode = decode_blocks<Layout>,
+                         .encode = encode_one_level<Layout, search_symmetric_block<Layout::Levels>>,
+                         .unpack = unpack_blocks<Layout>,
+                         .has_offsets = Layout::kHasOffsets};
+
+}  // namespace winnow::quant

@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes <name>.bin for every codec: packed blocks of random bytes, then the f32 values that the
+PyPI package `gguf` (0.19.0 was used) decodes them to. Little-endian, no header: the number of blocks
+follows from the file's size. Run from the root of the repository:
+
+    pip install gguf==0.19.0 numpy && python testdata/codecs/make_golden.py
+"""
+
+import pathlib
+import random
+import struct
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGML_QUANT_SIZES, quants
+
+# Byte offsets of the f16 fields of a block.
+HALF_FIELDS = {
+    "F32": [], "F16": [0], "BF16": [], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0],
+    "Q5_1": [0, 2], "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ4_NL": [0], "IQ4_XS": [0],
+}
+# Zeros, subnormals, one, the largest, infinity, NaN, and negative ones.
+HALF_BITS = [0x0000, 0x8000, 0x0001, 0x83FF, 0x3C00, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0xB555]
+
+
+def make_blocks(name: str) -> bytes:
+    block_size, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
+    source = random.Random(f"winnow golden {name}")
+    count = max(len(HALF_BITS) + 2, 2048 // block_size) + 4
+    blocks = [bytearray(source.randbytes(block_bytes)) for _ in range(count)]
+    for block, bits in zip(blocks, HALF_BITS):
+        for field in HALF_FIELDS[name]:
+            block[field : field + 2] = struct.pack("<H", bits)
+    # Ordinary scales for the rest, so that most values are finite and of ordinary size.
+    for block in blocks[len(HALF_BITS) : -2]:
+        for field in HALF_FIELDS[name]:
+            half = np.float16(source.uniform(-0.1, 0.1))
+            block[field : field + 2] = half.tobytes()
+    return b"".join(blocks)
+
+
+def main() -> None:
+    folder = pathlib.Path(__file__).parent
+    for name in HALF_FIELDS:
+        packed = make_blocks(name)
+        with np.errstate(all="ignore"):
+            values = quants.dequantize(np.frombuffer(packed, np.uint8), GGMLQuantizationType[name])
+        values = np.ascontiguousarray(values, dtype="<f4").reshape(-1)
+        (folder / f"{name}.bin").write_bytes(packed + values.tobytes())
+
+
+if __name__ == "__main__":
+    main()
