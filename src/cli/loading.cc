@@ -3,21 +3,10 @@
 #include "cli/loading.h"
 
 #include "cli/context.h"
-#include "cli/options.h"
-#include "kernels/kernels.h"
 #include "model/fingerprint.h"
 #include "os/file.h"
 
 namespace winnow::cli {
-
-void add_engine_options(CLI::App& app, engine::EngineOptions& target) {
-  add_threads(app, target.threads);
-  std::vector<std::string> choices = {"auto"};
-  for (const std::string_view name : kernels::isa_names()) choices.emplace_back(name);
-  target.isa = "auto";
-  add_choice(app, {"--isa", "", "instruction set; auto takes the best this processor has"}, choices,
-             target.isa);
-}
 
 std::unique_ptr<engine::Engine> load_engine(const model::Checkpoint& checkpoint,
                                             const engine::EngineOptions& options, Log& log) {

@@ -13,10 +13,6 @@
 #include "engine/engine.h"
 #include "model/checkpoint.h"
 
-namespace CLI {
-class App;
-}
-
 namespace winnow::cli {
 
 struct Context;
@@ -31,9 +27,6 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
-
-/// Declares -t and --isa.
-void add_engine_options(CLI::App& app, engine::EngineOptions& target);
 
 /// Reads the weights with progress; says which instruction set and how many threads it uses.
 std::unique_ptr<engine::Engine> load_engine(const model::Checkpoint& checkpoint,
