@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Short names for the scripts. `make demo` and `make test` are all that a newcomer needs.
 PREFIX ?= /usr/local
+# More arguments for ctest, as in: make test TESTS="-R gguf"
+TESTS ?=
 SHELL := /bin/bash
 
 .PHONY: help build test demo install format lint asan tsan nightly clean
@@ -24,7 +26,7 @@ build:
 
 test:
 	@scripts/setup
-	@scripts/test release
+	@scripts/test release $(TESTS)
 
 demo: build
 	@scripts/demo

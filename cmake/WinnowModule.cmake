@@ -11,6 +11,10 @@ target_compile_options(winnow_options INTERFACE -Wall -Wextra -Wpedantic -Wshado
 if(WINNOW_WARNINGS_AS_ERRORS)
   target_compile_options(winnow_options INTERFACE -Werror)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # Checks the annotations of os::Mutex and of the members that it guards.
+  target_compile_options(winnow_options INTERFACE -Wthread-safety)
+endif()
 # The scalar code is the definition of the numbers: no contraction of a*b+c that would make them
 # depend on the compiler. Kernels that want fused multiply-adds say so with intrinsics.
 target_compile_options(winnow_options INTERFACE -ffp-contract=off)

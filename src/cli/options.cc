@@ -3,10 +3,12 @@
 #include "cli/options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/kernels.h"
 
 namespace winnow::cli {
 namespace {
@@ -149,6 +151,13 @@ CLI::Option* add_threads(CLI::App& app, unsigned& target) {
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target) {
   return add_text(app, {"--json", "FILE", "write the result as JSON, to standard output for `-`"},
                   target);
+}
+
+CLI::Option* add_isa(CLI::App& app, std::string& target) {
+  std::vector<std::string> names = {"auto"};
+  for (const std::string_view name : kernels::isa_names()) names.emplace_back(name);
+  if (target.empty()) target = "auto";
+  return add_choice(app, {"--isa", "", "instruction set of the kernels"}, names, target);
 }
 
 CLI::Option* add_seed(CLI::App& app, std::uint64_t& target) {

@@ -98,6 +98,8 @@ CLI::Option* add_output(CLI::App& app, std::string& target, const std::string& h
 CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target);
 /// -t, --threads N; 0, the default, means one per core the process may use.
 CLI::Option* add_threads(CLI::App& app, unsigned& target);
+/// --isa NAME: which kernels to use; "auto", the default, means the best the processor has.
+CLI::Option* add_isa(CLI::App& app, std::string& target);
 /// --json FILE, "-" for standard output.
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target);
 /// --seed N, any 64-bit seed from 0 to 2^63 - 1.

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "cli/signals.h"
 
 namespace winnow::cli {
 
@@ -18,7 +19,10 @@ void Output::write(std::string_view text) {
       text.remove_prefix(static_cast<std::size_t>(written));
     } else if (errno == EPIPE) {
       throw OutputClosed{};
-    } else if (errno != EINTR) {
+    } else if (errno == EINTR) {
+      // Not retried: a reader that does not read would keep us here for ever after Ctrl-C.
+      if (stop_signal() != 0) fail(ErrorCode::kInterrupted, "interrupted");
+    } else {
       fail_system(errno, "standard output cannot be written");
     }
   }

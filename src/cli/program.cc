@@ -30,22 +30,6 @@ ConsoleLog::Options log_options(const Surroundings& surroundings, Verbosity verb
 
 int interrupted_code() { return stop_signal() == SIGTERM ? kExitTerminated : kExitInterrupted; }
 
-int run_request(const Request& request, const std::vector<std::string>& arguments,
-                const Surroundings& surroundings, ConsoleLog& log) {
-  Output out(surroundings.output_fd);
-  if (!request.action) {
-    out.write(request.text);
-    return kExitOk;
-  }
-  Context context{.out = out,
-                  .log = log,
-                  .arguments = arguments,
-                  .output_is_terminal = surroundings.output_is_terminal};
-  request.action(context);
-  // A command that notices the signal and returns early was still stopped.
-  return stop_signal() == 0 ? kExitOk : interrupted_code();
-}
-
 /// The one place where exceptions end. Called inside a handler.
 int report_failure(ConsoleLog& log) {
   try {
@@ -71,23 +55,21 @@ int report_failure(ConsoleLog& log) {
   }
 }
 
+Action write_text(std::string text) {
+  return [text = std::move(text)](Context& context) { context.out.write(text); };
+}
+
 int parse_and_run(const std::vector<std::string>& arguments, const Surroundings& surroundings) {
-  Verbosity verbosity = Verbosity::kNormal;
   Parser parser;
   Request request;
   try {
     request = parser.parse(arguments);
-    verbosity = request.verbosity;
   } catch (...) {
-    ConsoleLog log(log_options(surroundings, verbosity));
+    ConsoleLog log(log_options(surroundings, Verbosity::kNormal));
     return report_failure(log);
   }
-  ConsoleLog log(log_options(surroundings, verbosity));
-  try {
-    return run_request(request, arguments, surroundings, log);
-  } catch (...) {
-    return report_failure(log);
-  }
+  if (!request.action) request.action = write_text(std::move(request.text));
+  return run_action(request.action, surroundings, request.verbosity, arguments);
 }
 
 unsigned terminal_columns(int fd) {
@@ -116,9 +98,26 @@ Surroundings real_surroundings() {
   return out;
 }
 
+int run_action(const Action& action, const Surroundings& surroundings, Verbosity verbosity,
+               const std::vector<std::string>& arguments) {
+  const SignalGuard signals;
+  ConsoleLog log(log_options(surroundings, verbosity));
+  try {
+    Output out(surroundings.output_fd);
+    Context context{.out = out,
+                    .log = log,
+                    .arguments = arguments,
+                    .output_is_terminal = surroundings.output_is_terminal};
+    action(context);
+    // A command that notices the signal and returns early was still stopped.
+    return stop_signal() == 0 ? kExitOk : interrupted_code();
+  } catch (...) {
+    return report_failure(log);
+  }
+}
+
 int run_program(const std::vector<std::string>& arguments,
                 const Surroundings& surroundings) noexcept {
-  const SignalGuard signals;
   try {
     return parse_and_run(arguments, surroundings);
   } catch (...) {

@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "cli/command.h"
+#include "cli/console_log.h"
+
 namespace winnow::cli {
 
 /// Where the program writes and what it may know of its surroundings; tests replace it.
@@ -21,8 +24,13 @@ struct Surroundings {
 /// Asks the terminal and the environment (NO_COLOR, TERM).
 Surroundings real_surroundings();
 
+/// Runs one command's action and turns what it throws into an exit code and a message. Installs
+/// signal handlers while it runs.
+int run_action(const Action& action, const Surroundings& surroundings,
+               Verbosity verbosity = Verbosity::kNormal,
+               const std::vector<std::string>& arguments = {});
+
 /// `arguments` without the program's name. Returns the exit code (cli/exit_code.h); never throws.
-/// Installs signal handlers while it runs.
 int run_program(const std::vector<std::string>& arguments,
                 const Surroundings& surroundings) noexcept;
 

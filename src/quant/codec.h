@@ -40,9 +40,10 @@ struct Codec {
 
   /// blocks: [num_blocks * block_bytes], out: [num_blocks * block_size]. Exact by definition.
   void (*decode)(const std::byte* blocks, std::size_t num_blocks, float* out) noexcept;
-  /// Packs num_blocks * block_size weights. `importance`, when not null, has one non-negative
-  /// weight per column (the mean square of that input); the encoder minimises the error weighted
-  /// with it. Finite input only; the caller has checked it.
+  /// Packs num_blocks * block_size weights of one row. `importance`, when not null, has one
+  /// non-negative finite weight for each of them (the mean square of that input column); the
+  /// encoder minimises the squared error weighted with it, otherwise the plain one. Finite weights
+  /// only (the caller has checked); the decoded result is finite too.
   void (*encode)(const float* weights, std::size_t num_blocks, const float* importance,
                  std::byte* out) noexcept;
 

@@ -13,22 +13,15 @@
 #include <fstream>
 #include <iterator>
 #include <map>
-#include <ostream>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "base/rng.h"
+#include "quant/codec_test_support.h"
 
 namespace winnow::quant {
 
-void PrintTo(const Codec* codec, std::ostream* out) { *out << codec->name; }
-
 namespace {
-
-std::string test_name(const testing::TestParamInfo<const Codec*>& info) {
-  return std::string(info.param->name);
-}
 
 std::vector<std::byte> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -94,7 +87,7 @@ TEST(CodecRegistry, EveryFallbackChainEnds) {
 }
 
 class EveryCodec : public testing::TestWithParam<const Codec*> {};
-INSTANTIATE_TEST_SUITE_P(Registry, EveryCodec, testing::ValuesIn(all_codecs()), test_name);
+INSTANTIATE_TEST_SUITE_P(Registry, EveryCodec, testing::ValuesIn(all_codecs()), codec_test_name);
 
 TEST_P(EveryCodec, DecodesRandomBytesAsTheIndependentDecoderDoes) {
   const Codec& codec = *GetParam();
@@ -115,17 +108,9 @@ TEST_P(EveryCodec, DecodesRandomBytesAsTheIndependentDecoderDoes) {
   }
 }
 
-std::vector<const Codec*> integer_codecs() {
-  std::vector<const Codec*> codecs;
-  for (const Codec* codec : all_codecs()) {
-    if (!codec->is_float()) codecs.push_back(codec);
-  }
-  return codecs;
-}
-
 class EveryIntegerCodec : public testing::TestWithParam<const Codec*> {};
 INSTANTIATE_TEST_SUITE_P(Registry, EveryIntegerCodec, testing::ValuesIn(integer_codecs()),
-                         test_name);
+                         codec_test_name);
 
 // The error of scale * code - offset in f32 against exact arithmetic is at most half an ulp for the
 // product and half for the difference; decode makes the same two roundings. 4 * 2^-24 covers both
@@ -134,27 +119,23 @@ TEST_P(EveryIntegerCodec, UnpacksToScaleTimesCodeMinusOffset) {
   const Codec& codec = *GetParam();
   constexpr std::size_t kBlocks = 37;
   const std::size_t count = kBlocks * codec.block_size;
-  Rng rng(11);
-  std::vector<std::byte> packed(kBlocks * codec.block_bytes);
-  for (std::byte& b : packed) b = static_cast<std::byte>(rng.below(256));
+  const std::vector<std::byte> packed = random_blocks(codec, kBlocks, 11);
   std::vector<float> decoded(count);
   codec.decode(packed.data(), kBlocks, decoded.data());
 
   constexpr float kUntouched = -12345.0F;
-  std::vector<std::int8_t> codes(count);
-  std::vector<float> scales(count / IntegerForm::kGroup, kUntouched);
-  std::vector<float> offsets(scales.size(), kUntouched);
-  codec.unpack(packed.data(), kBlocks, {codes.data(), scales.data(), offsets.data()});
+  UnpackedBlocks form(codec, packed, kUntouched);
   if (!codec.has_offsets) {
-    EXPECT_THAT(offsets, testing::Each(kUntouched));
-    offsets.assign(offsets.size(), 0.0F);
+    EXPECT_THAT(form.offsets, testing::Each(kUntouched));
+    form.offsets.assign(form.offsets.size(), 0.0F);
   }
   std::size_t finite = 0;
   for (std::size_t j = 0; j < count; ++j) {
     if (!std::isfinite(decoded[j])) continue;
     ++finite;
-    const double product = static_cast<double>(scales[j / IntegerForm::kGroup]) * codes[j];
-    const double offset = offsets[j / IntegerForm::kGroup];
+    const double product =
+        static_cast<double>(form.scales[j / IntegerForm::kGroup]) * form.codes[j];
+    const double offset = form.offsets[j / IntegerForm::kGroup];
     const double bound = 4 * 0x1p-24 * (std::fabs(product) + std::fabs(offset));
     ASSERT_LE(std::fabs(product - offset - decoded[j]), bound) << "weight " << j;
   }
@@ -163,15 +144,8 @@ TEST_P(EveryIntegerCodec, UnpacksToScaleTimesCodeMinusOffset) {
 
 TEST_P(EveryIntegerCodec, UnpacksCodesThatFitTheIntegerKernels) {
   const Codec& codec = *GetParam();
-  Rng rng(12);
-  constexpr std::size_t kBlocks = 64;
-  std::vector<std::byte> packed(kBlocks * codec.block_bytes);
-  for (std::byte& b : packed) b = static_cast<std::byte>(rng.below(256));
-  std::vector<std::int8_t> codes(kBlocks * codec.block_size);
-  std::vector<float> scales(codes.size() / IntegerForm::kGroup);
-  std::vector<float> offsets(scales.size());
-  codec.unpack(packed.data(), kBlocks, {codes.data(), scales.data(), offsets.data()});
-  const std::set<std::int8_t> seen(codes.begin(), codes.end());
+  const UnpackedBlocks form(codec, random_blocks(codec, 64, 12));
+  const std::set<std::int8_t> seen(form.codes.begin(), form.codes.end());
   EXPECT_GE(seen.size(), 4U);
   if (codec.has_offsets) {
     EXPECT_GE(*seen.begin(), 0);

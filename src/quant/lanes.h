@@ -19,9 +19,19 @@ inline Lanes ramp(float first, float step) {
   return Lanes{first, first + step, first + 2 * step, first + 3 * step};
 }
 
-inline Lanes clamp(Lanes v, float low, float high) {
-  v = v < low ? splat(low) : v;
-  return v > high ? splat(high) : v;
+inline Lanes clamp(Lanes v, Lanes low, Lanes high) {
+  v = v < low ? low : v;
+  return v > high ? high : v;
+}
+
+inline Lanes clamp(Lanes v, float low, float high) { return clamp(v, splat(low), splat(high)); }
+
+/// splat(value), as a value that the compiler cannot know. GCC 12 makes one maxps of `v < low ? low
+/// : v` unless `low` is a constant; then it makes four instructions of it.
+inline Lanes hidden_splat(float value) {
+  Lanes lanes = splat(value);
+  asm("" : "+m"(lanes));
+  return lanes;
 }
 
 /// Nearest integer, ties to even; |v| < 2^22. SSE2 has no rounding instruction: adding 1.5 * 2^23

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
 // The values that a code can stand for, before the scale: evenly spaced integers, or the 16 values
-// of the IQ4 types. A level is held as a float during the search.
+// of the IQ4 types. A level is held as a float during the search; an
+// object of these types is made once per run of weights.
 #pragma once
 
 #include <array>
@@ -20,13 +21,14 @@ struct UniformLevels {
   /// The usual distance of neighbouring levels.
   static constexpr float kStep = 1.0F;
 
-  static Lanes nearest(Lanes v) {
-    return round_to_even(clamp(v, static_cast<float>(Low), static_cast<float>(High)));
-  }
+  Lanes nearest(Lanes v) const { return round_to_even(clamp(v, low, high)); }
   static std::uint8_t stored(float level) {
     return static_cast<std::uint8_t>(static_cast<int>(level) - Low);
   }
   static std::int8_t code(std::uint8_t stored) { return static_cast<std::int8_t>(stored + Low); }
+
+  Lanes low = hidden_splat(static_cast<float>(Low));
+  Lanes high = hidden_splat(static_cast<float>(High));
 };
 
 /// The 16 values of IQ4_NL and IQ4_XS, denser around zero (fixed by the GGUF format), stored as
@@ -41,7 +43,8 @@ struct CurvedLevels {
     Lanes level = splat(kValues[0]);
     for (std::size_t i = 1; i < kValues.size(); ++i) {
       const float middle = 0.5F * static_cast<float>(kValues[i - 1] + kValues[i]);
-      level = v > middle ? splat(kValues[i]) : level;
+      const auto gap = static_cast<float>(kValues[i] - kValues[i - 1]);
+      level += v > middle ? splat(gap) : splat(0.0F);
     }
     return level;
   }

@@ -7,8 +7,8 @@
 // m 4..7 (high nibble), whose upper two bits are the upper bits of bytes 0..3 and 4..7.
 #pragma once
 
+#include "quant/affine_super_block.h"
 #include "quant/block_bits.h"
-#include "quant/super_block.h"
 
 namespace winnow::quant {
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "quant/search.h"
 
@@ -29,7 +30,7 @@ OneLevelBlock search_symmetric_block(const float* weights, const float* importan
   float best_scale = 0;
   OneLevelBlock block;
   if (units.unit > 0) {
-    float best_error = __builtin_inff();
+    float best_error = std::numeric_limits<float>::infinity();
     const float largest = largest_magnitude(x, kSize);
     for (const float sign : {-1.0F, 1.0F}) {
       Lanes scale = fit_symmetric<Levels>(x, w, kSize, largest, sign).scale;

@@ -30,7 +30,7 @@ BlockUnits normalize(const float* weights, const float* importance, std::size_t 
   const float inverse = units.unit > 0 ? 1.0F / units.unit : 0.0F;
   for (std::size_t j = 0; j < count; ++j) {
     x[j] = weights[j] * inverse;
-    w[j] = largest_importance > 0 ? importance[j] / largest_importance + 1e-7F : 1.0F;
+    w[j] = largest_importance > 0 ? std::max(importance[j] / largest_importance, 1e-7F) : 1.0F;
   }
   return units;
 }

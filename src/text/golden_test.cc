@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// Token for token against the library `tokenizers` (golden files by testdata/tokenizer/make_golden.py)
-// and, for the bundled model, against the files that came with it.
+// Token for token against the library `tokenizers` (golden files by
+// testdata/tokenizer/make_golden.py) and, for the bundled model, against the files that came with
+// it.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -63,8 +64,7 @@ void expect_golden(const Tokenizer& tokenizer, const Json& rows) {
     const auto plain = tokenizer.encode(text, SpecialTokens::kAsText);
     if (parsed == ids_of(row[1]) && plain == ids_of(row[row.size() - 1])) continue;
     if (++differences <= 10) {
-      ADD_FAILURE() << row.dump() << "\n  parsed " << dump(parsed) << "\n  as text "
-                    << dump(plain);
+      ADD_FAILURE() << row.dump() << "\n  parsed " << dump(parsed) << "\n  as text " << dump(plain);
     }
   }
   EXPECT_EQ(differences, 0) << "of " << rows.size();
@@ -91,8 +91,8 @@ TEST(GoldenTokenizer, EncodesAsTheReferenceDoesWithFormCAndAddedTokens) {
 TEST(GoldenTokenizer, EncodesThePromptsOfTheReferenceModel) {
   const Json file = read_json("models/grain/golden/prompts.json");
   for (const Json& prompt : file.at("prompts")) {
-    std::vector<TokenId> ids = grain().encode(prompt.at("text").get<std::string>(),
-                                              SpecialTokens::kAsText);
+    std::vector<TokenId> ids =
+        grain().encode(prompt.at("text").get<std::string>(), SpecialTokens::kAsText);
     ids.insert(ids.begin(), *grain().spec().bos);
     EXPECT_EQ(ids, ids_of(prompt.at("ids"))) << prompt.at("name");
     EXPECT_EQ(grain().decode(ids_of(prompt.at("greedy_ids"))), prompt.at("greedy_text"));

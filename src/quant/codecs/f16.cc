@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// F16: IEEE binary16, little-endian; encoding rounds to nearest even.
+// F16: IEEE binary16, little-endian; encoding rounds to nearest even and
+// clamps to the largest finite value: one infinite weight would make every output NaN.
+#include <algorithm>
 #include <cstring>
 
 #include "quant/codec.h"
@@ -8,6 +10,8 @@
 
 namespace winnow::quant {
 namespace {
+
+constexpr float kLargest = 65504.0F;
 
 void decode(const std::byte* blocks, std::size_t num_blocks, float* out) noexcept {
   for (std::size_t i = 0; i < num_blocks; ++i) {
@@ -20,7 +24,7 @@ void decode(const std::byte* blocks, std::size_t num_blocks, float* out) noexcep
 void encode(const float* weights, std::size_t num_blocks, const float* /*importance*/,
             std::byte* out) noexcept {
   for (std::size_t i = 0; i < num_blocks; ++i) {
-    const std::uint16_t bits = tensor::float_to_half(weights[i]);
+    const std::uint16_t bits = tensor::float_to_half(std::clamp(weights[i], -kLargest, kLargest));
     std::memcpy(out + 2 * i, &bits, sizeof bits);
   }
 }

@@ -4,7 +4,7 @@
 // of CurvedLevels. Bytes: f16 d; u16 with the upper 2 bits of the 6-bit scales s, two a sub-block;
 // 4 bytes with their lower nibbles; 8 x 16 bytes of indices, nibbles as in IQ4_NL.
 #include "quant/block_bits.h"
-#include "quant/super_block.h"
+#include "quant/symmetric_super_block.h"
 
 namespace winnow::quant {
 namespace {

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Q2_K: super-blocks of 256 weights, 16 sub-blocks of 16. w = d * s * q - dmin * m, q in 0..3.
 // Bytes: 16 with the 4-bit s (low nibble) and m of each sub-block; 64 of codes; f16 d; f16 dmin.
-#include "quant/super_block.h"
+#include "quant/affine_super_block.h"
 #include "quant/two_bit_planes.h"
 
 namespace winnow::quant {

@@ -4,7 +4,7 @@
 // Bytes: 32 with the third bits of q + 4 (bit p of byte l: weight 32 p + l); 64 with the lower two;
 // 12 with the 6-bit scales s: the low nibbles of bytes 0..7 are those of s 0..7, the high nibbles
 // those of s 8..15, and bytes 8..11 hold the upper bits of s k, k + 4, k + 8, k + 12; f16 d.
-#include "quant/super_block.h"
+#include "quant/symmetric_super_block.h"
 #include "quant/two_bit_planes.h"
 
 namespace winnow::quant {

@@ -3,7 +3,7 @@
 // Q6_K: super-blocks of 256 weights, 16 sub-blocks of 16. w = d * s * (q - 32), q in 0..63.
 // Bytes: 128 with the lower nibbles of q (each half of the super-block: 64 bytes, low nibbles
 // weights 0..63 of it, high nibbles 64..127); 64 with the upper two bits; 16 int8 scales s; f16 d.
-#include "quant/super_block.h"
+#include "quant/symmetric_super_block.h"
 #include "quant/two_bit_planes.h"
 
 namespace winnow::quant {

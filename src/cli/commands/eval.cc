@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// `winnow eval`: perplexity on text, and the distance from a reference model.
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "cli/command.h"
+#include "cli/context.h"
+#include "cli/options.h"
+#include "engine/engine.h"
+#include "metrics/evaluation.h"
+#include "metrics/text_data.h"
+#include "model/checkpoint.h"
+#include "os/file.h"
+
+namespace winnow::cli {
+namespace {
+
+struct Options {
+  std::string model;
+  std::vector<std::string> data;
+  std::optional<std::string> reference;
+  std::size_t context = 512;
+  std::uint64_t tokens = 0;
+  unsigned threads = 0;
+  std::string isa;
+  std::optional<std::string> json;
+};
+
+void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
+                  bool has_reference) {
+  out.write(fmt::format("{:<16} {:>8} {:>9.4f} {:>11.3f}", name, scores.tokens, scores.nll,
+                        std::exp(scores.nll)));
+  if (has_reference) {
+    out.write(fmt::format(" {:>9.5f} {:>8.5f} {:>8.4f} {:>7.2f}% {:>7.2f}% {:>7.4f}",
+                          scores.kl_divergence, scores.kl_standard_error, scores.kl_p99,
+                          100 * scores.top1_agreement, 100 * scores.routing_agreement,
+                          scores.esap));
+  }
+  out.write("\n");
+}
+
+void print_table(Output& out, const metrics::Evaluation& evaluation) {
+  out.write(fmt::format("{:<16} {:>8} {:>9} {:>11}", "domain", "tokens", "nll", "perplexity"));
+  if (evaluation.has_reference) {
+    out.write(fmt::format(" {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}", "mean KL", "+-", "KL p99",
+                          "same top", "routing", "ESAP"));
+  }
+  out.write("\n");
+  for (const auto& [name, scores] : evaluation.domains) {
+    print_scores(out, name, scores, evaluation.has_reference);
+  }
+  print_scores(out, "all", evaluation.all, evaluation.has_reference);
+}
+
+void require_same_tokens(const text::Tokenizer& a, const text::Tokenizer& b) {
+  if (a.spec().tokens != b.spec().tokens) {
+    fail_data("model and reference have different vocabularies; they cannot be compared");
+  }
+}
+
+void run(const Options& options, Context& context) {
+  const auto checkpoint = model::Checkpoint::open(options.model);
+  const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
+  if (options.context > checkpoint.spec().max_position_embeddings) {
+    fail(ErrorCode::kUsage, "--context: {} is beyond the model's {} positions", options.context,
+         checkpoint.spec().max_position_embeddings);
+  }
+  const auto windows =
+      metrics::make_windows(tokenizer, metrics::read_documents(options.data),
+                            {.context = options.context, .max_tokens = options.tokens});
+  const engine::EngineOptions engine_options{options.threads, options.isa};
+  std::optional<engine::Engine> reference;
+  if (options.reference) {
+    const auto other = model::Checkpoint::open(*options.reference);
+    require_same_tokens(tokenizer, text::Tokenizer(other.tokenizer_spec()));
+    reference.emplace(other, engine_options, context.log);
+  }
+  engine::Engine model(checkpoint, engine_options, context.log);
+  const metrics::Evaluation evaluation =
+      metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log);
+
+  Json json;
+  json["schema_version"] = 1;
+  json["model"] = options.model;
+  if (options.reference) json["reference"] = *options.reference;
+  json["context"] = options.context;
+  json["isa"] = std::string(model.isa());
+  json["threads"] = model.threads();
+  json.update(metrics::to_json(evaluation));
+  if (options.json && *options.json != "-") {
+    os::write_text_file(*options.json, dump_json(json, true) + "\n");
+  }
+  if (options.json == "-") {
+    context.out.write(dump_json(json, true) + "\n");
+  } else {
+    print_table(context.out, evaluation);
+  }
+}
+
+Action declare(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  add_model(app, options->model);
+  require(add_data(app, options->data));
+  add_text(app, {"--reference", "MODEL", "also measure the distance from this model"},
+           options->reference);
+  add_whole(app, {"--context", "N", "positions of a window, start token included"},
+            options->context, 2, 1 << 20);
+  add_whole(app,
+            {"--tokens", "N", "score at most this many tokens, shared by the domains; 0 means all"},
+            options->tokens, 0, std::int64_t{1} << 40);
+  add_threads(app, options->threads);
+  add_isa(app, options->isa);
+  add_json(app, options->json);
+  return [options](Context& context) { run(*options, context); };
+}
+
+}  // namespace
+
+extern const Command kEval{
+    .name = "eval",
+    .summary = "perplexity of a model on text, and its distance from another",
+    .description =
+        "Encodes each file whole and cuts it into windows of --context positions, each beginning "
+        "with the model's start token; every text token is scored once. With --reference also "
+        "reports the mean KL divergence in nats (reference to model), its 99th percentile, how "
+        "often both prefer the same token, how often they choose the same experts, and the "
+        "expected acceptance rate (ESAP).",
+    .declare = declare};
+
+}  // namespace winnow::cli

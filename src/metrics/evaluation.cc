@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "metrics/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "metrics/distribution.h"
+
+namespace winnow::metrics {
+namespace {
+
+// Logit rows held at a time: 64 rows of a vocabulary of 150,000 are 38 MB.
+constexpr std::size_t kRowsAtOnce = 64;
+
+/// Collects the chosen experts of one window: [layer][tokens * top_k], sorted per token.
+class RoutingRecorder final : public engine::Observer {
+ public:
+  void on_routing(LayerId layer, tensor::MatrixView<const float> /*logits*/,
+                  const engine::RoutingView& routing) override {
+    if (index(layer) >= layers_.size()) layers_.resize(index(layer) + std::size_t{1});
+    auto& chosen = layers_[index(layer)];
+    chosen.assign(routing.experts.begin(), routing.experts.end());
+    top_k_ = routing.top_k;
+    for (auto at = chosen.begin(); at != chosen.end(); at += static_cast<std::ptrdiff_t>(top_k_)) {
+      std::sort(at, at + static_cast<std::ptrdiff_t>(top_k_));
+    }
+  }
+  void clear() { layers_.clear(); }
+  std::size_t top_k() const { return top_k_; }
+  const std::vector<std::vector<ExpertId>>& layers() const { return layers_; }
+
+ private:
+  std::size_t top_k_ = 0;
+  std::vector<std::vector<ExpertId>> layers_;
+};
+
+/// Mean over MoE layers of the share of experts that both models chose for `token`.
+double routing_overlap(const RoutingRecorder& a, const RoutingRecorder& b, std::size_t token) {
+  double sum = 0;
+  std::size_t layers = 0;
+  for (std::size_t l = 0; l < a.layers().size(); ++l) {
+    if (a.layers()[l].empty()) continue;
+    const auto first = [&](const RoutingRecorder& r) {
+      return r.layers()[l].begin() + static_cast<std::ptrdiff_t>(token * r.top_k());
+    };
+    const auto k_a = static_cast<std::ptrdiff_t>(a.top_k());
+    const auto k_b = static_cast<std::ptrdiff_t>(b.top_k());
+    std::vector<ExpertId> shared;
+    std::set_intersection(first(a), first(a) + k_a, first(b), first(b) + k_b,
+                          std::back_inserter(shared));
+    sum += static_cast<double>(shared.size()) / static_cast<double>(a.top_k());
+    ++layers;
+  }
+  return layers == 0 ? 0 : sum / static_cast<double>(layers);
+}
+
+/// What one scored token adds.
+struct TokenScore {
+  double nll = 0;
+  Divergence divergence;
+  double routing = 0;
+};
+
+/// Sums of one domain; windows are the clusters of the standard errors.
+class Accumulator {
+ public:
+  void add_window(std::span<const TokenScore> scores) {
+    double nll = 0;
+    double kl = 0;
+    for (const TokenScore& score : scores) {
+      nll += score.nll;
+      kl += score.divergence.kl;
+      same_top_ += score.divergence.same_top ? 1 : 0;
+      routing_ += score.routing;
+      overlap_ += 1 - score.divergence.total_variation;
+      kls_.push_back(static_cast<float>(score.divergence.kl));
+    }
+    windows_.push_back({static_cast<double>(scores.size()), nll, kl});
+  }
+
+  Scores result() {
+    Scores scores;
+    double nll = 0;
+    double kl = 0;
+    double tokens = 0;
+    for (const Cluster& window : windows_) {
+      tokens += window.tokens;
+      nll += window.nll;
+      kl += window.kl;
+    }
+    if (tokens == 0) return scores;
+    scores.tokens = static_cast<std::uint64_t>(tokens);
+    scores.nll = nll / tokens;
+    scores.kl_divergence = kl / tokens;
+    scores.nll_standard_error = standard_error(&Cluster::nll, scores.nll, tokens);
+    scores.kl_standard_error = standard_error(&Cluster::kl, scores.kl_divergence, tokens);
+    scores.top1_agreement = same_top_ / tokens;
+    scores.routing_agreement = routing_ / tokens;
+    scores.esap = overlap_ / tokens;
+    const std::size_t rank = std::min(kls_.size() - 1, kls_.size() * 99 / 100);
+    std::nth_element(kls_.begin(), kls_.begin() + static_cast<std::ptrdiff_t>(rank), kls_.end());
+    scores.kl_p99 = kls_[rank];
+    return scores;
+  }
+
+ private:
+  struct Cluster {
+    double tokens, nll, kl;
+  };
+  /// Of a ratio of cluster sums: sqrt(sum of squared residuals * C / (C - 1)) / tokens.
+  double standard_error(double Cluster::*member, double mean, double tokens) const {
+    if (windows_.size() < 2) return 0;
+    double sum = 0;
+    for (const Cluster& window : windows_) {
+      const double residual = window.*member - mean * window.tokens;
+      sum += residual * residual;
+    }
+    const auto clusters = static_cast<double>(windows_.size());
+    return std::sqrt(sum * clusters / (clusters - 1)) / tokens;
+  }
+
+  std::vector<Cluster> windows_;
+  std::vector<float> kls_;
+  double same_top_ = 0;
+  double routing_ = 0;
+  double overlap_ = 0;
+};
+
+class Evaluator {
+ public:
+  Evaluator(engine::Engine& model, engine::Engine* reference, std::size_t context)
+      : model_(model), reference_(reference), cache_(model.make_cache(context)) {
+    if (reference != nullptr) reference_cache_.emplace(reference->make_cache(context));
+  }
+
+  std::vector<TokenScore> score(const Window& window);
+
+ private:
+  tensor::MatrixView<const float> run(engine::Engine& engine, engine::KvCache& cache,
+                                      const Window& window, RoutingRecorder& routing);
+
+  engine::Engine& model_;
+  engine::Engine* reference_;
+  engine::KvCache cache_;
+  std::optional<engine::KvCache> reference_cache_;
+  RoutingRecorder routing_, reference_routing_;
+  tensor::Matrix<float> logits_, reference_logits_;
+};
+
+tensor::MatrixView<const float> Evaluator::run(engine::Engine& engine, engine::KvCache& cache,
+                                               const Window& window, RoutingRecorder& routing) {
+  cache.truncate(0);
+  routing.clear();
+  const engine::SequenceInput input{&cache, window.tokens};
+  return engine.forward(std::span(&input, 1), reference_ == nullptr ? nullptr : &routing);
+}
+
+std::vector<TokenScore> Evaluator::score(const Window& window) {
+  const auto hidden = run(model_, cache_, window, routing_);
+  tensor::MatrixView<const float> reference_hidden;
+  if (reference_ != nullptr) {
+    reference_hidden = run(*reference_, *reference_cache_, window, reference_routing_);
+  }
+  std::vector<TokenScore> scores(window.scored());
+  const std::size_t vocab = model_.spec().vocab_size;
+  for (std::size_t first = 0; first < scores.size(); first += kRowsAtOnce) {
+    const std::size_t rows = std::min(kRowsAtOnce, scores.size() - first);
+    // Row p predicts token p + 1.
+    const std::size_t position = window.first_scored - 1 + first;
+    if (logits_.rows() != rows) logits_ = tensor::Matrix<float>(rows, vocab);
+    model_.logits(hidden.rows_from(position, rows), logits_.view());
+    if (reference_ != nullptr) {
+      if (reference_logits_.rows() != rows) reference_logits_ = tensor::Matrix<float>(rows, vocab);
+      reference_->logits(reference_hidden.rows_from(position, rows), reference_logits_.view());
+    }
+    model_.pool().run(rows, [&](std::size_t r, unsigned) {
+      const auto logits = std::as_const(logits_).row(r);
+      const auto target = static_cast<std::size_t>(index(window.tokens[position + r + 1]));
+      TokenScore& score = scores[first + r];
+      score.nll = log_sum_exp(logits) - double{logits[target]};
+      if (reference_ == nullptr) return;
+      score.divergence = compare(std::as_const(reference_logits_).row(r), logits);
+      score.routing = routing_overlap(reference_routing_, routing_, position + r);
+    });
+  }
+  return scores;
+}
+
+bool same_moe_layers(const model::ModelSpec& a, const model::ModelSpec& b) {
+  return a.num_moe_layers() > 0 && a.moe_layers == b.moe_layers;
+}
+
+Json to_json(const Scores& scores, const Evaluation& evaluation) {
+  Json json;
+  json["tokens"] = scores.tokens;
+  json["nll"] = scores.nll;
+  json["nll_standard_error"] = scores.nll_standard_error;
+  json["perplexity"] = std::exp(scores.nll);
+  if (!evaluation.has_reference) return json;
+  json["kl_divergence"] = scores.kl_divergence;
+  json["kl_standard_error"] = scores.kl_standard_error;
+  json["kl_p99"] = scores.kl_p99;
+  json["top1_agreement"] = scores.top1_agreement;
+  if (evaluation.has_routing) json["routing_agreement"] = scores.routing_agreement;
+  json["esap"] = scores.esap;
+  return json;
+}
+
+}  // namespace
+
+Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const WindowSet& windows,
+                    Log& log) {
+  if (reference != nullptr && reference->spec().vocab_size != model.spec().vocab_size) {
+    fail_data("the reference has a vocabulary of {}, the model one of {}; they cannot be compared",
+              reference->spec().vocab_size, model.spec().vocab_size);
+  }
+  std::size_t context = 1;
+  for (const Window& window : windows.windows) context = std::max(context, window.tokens.size());
+  Evaluator evaluator(model, reference, context);
+  Accumulator all;
+  std::vector<Accumulator> domains(windows.domains.size());
+  const std::uint64_t total = windows.scored_tokens();
+  std::uint64_t done = 0;
+  for (const Window& window : windows.windows) {
+    log.check_interrupt();
+    const std::vector<TokenScore> scores = evaluator.score(window);
+    all.add_window(scores);
+    domains[window.domain].add_window(scores);
+    done += scores.size();
+    log.progress("evaluating", done, total, "tokens");
+  }
+  Evaluation evaluation;
+  evaluation.has_reference = reference != nullptr;
+  evaluation.has_routing =
+      reference != nullptr && same_moe_layers(model.spec(), reference->spec());
+  evaluation.all = all.result();
+  for (std::size_t d = 0; d < domains.size(); ++d) {
+    evaluation.domains.emplace_back(windows.domains[d], domains[d].result());
+  }
+  return evaluation;
+}
+
+Json to_json(const Evaluation& evaluation) {
+  Json json = to_json(evaluation.all, evaluation);
+  Json domains = Json::object();
+  for (const auto& [name, scores] : evaluation.domains) domains[name] = to_json(scores, evaluation);
+  json["domains"] = domains;
+  return json;
+}
+
+}  // namespace winnow::metrics

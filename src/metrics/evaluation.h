@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Perplexity of a model on text, and its distance from a reference model.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "engine/engine.h"
+#include "metrics/text_data.h"
+
+namespace winnow::metrics {
+
+/// Means over the scored tokens of one domain, or of all.
+struct Scores {
+  std::uint64_t tokens = 0;
+  double nll = 0;  ///< nats per token
+  double nll_standard_error = 0;
+  /// Only with a reference model:
+  double kl_divergence = 0;  ///< KL(reference || model), nats per token
+  double kl_standard_error = 0;
+  double kl_p99 = 0;
+  double top1_agreement = 0;      ///< share of tokens where both prefer the same one
+  double routing_agreement = 0;   ///< mean over tokens and MoE layers of shared experts / top_k
+  double esap = 0;                ///< mean of 1 - total variation (expected acceptance rate)
+};
+
+struct Evaluation {
+  bool has_reference = false;
+  bool has_routing = false;  ///< both models are mixtures of experts with the same layers
+  Scores all;
+  std::vector<std::pair<std::string, Scores>> domains;
+};
+
+/// Scores every window with `model` and, when not null, compares with `reference`, which must have
+/// the same vocabulary. Standard errors treat windows as independent and tokens within one as
+/// dependent. Throws what Engine::forward does, and Error{kInterrupted}.
+Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const WindowSet& windows,
+                    Log& log);
+
+/// `tokens, nll, perplexity, domains{...}`, with the reference's keys where there is one.
+Json to_json(const Evaluation& evaluation);
+
+}  // namespace winnow::metrics
