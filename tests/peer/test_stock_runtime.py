@@ -42,10 +42,11 @@ LOG_PROBABILITY_LIMIT = 0.02
 # Where golden's k-th and (k+1)-th router logits are closer than this at some layer, stock's F16 KV cache
 # may choose another expert: with F32 weights such a position was off by 0.0165, all others by < 0.01.
 ROUTER_MARGIN = 1e-4
-# Mean KL(golden || stock) over the prompts. Stock's own quantisation of grain gives 0.0004 (Q8_0), 0.0018
-# (Q6_K), 0.0144 (Q4_0), 0.0090 (Q4_K_M). One of the 43 matrices packed in a wrong order is enough to exceed
-# the limits: 0.168 (Q8_0), 0.133 (Q6_K), 0.166 (Q4_0), 0.027 (Q4_K, sub-block scales reversed).
-KL_LIMIT = {"BF16": 0.0005, "Q8_0": 0.002, "Q6_K": 0.006, "Q4_0": 0.03, "Q4_K": 0.02, "mixed": 0.03}
+# Mean KL(golden || stock) over the prompts. A plain conversion, embeddings in the same type, measured 0.0007
+# (Q8_0), 0.0016 (Q6_K), 0.0278 (Q4_0), 0.0180 (Q4_K); stock's own quantiser, which keeps the embeddings in
+# Q6_K, 0.0144 (Q4_0) and 0.0090 (Q4_K_M). One of the 43 matrices packed in a wrong order adds 0.168 (Q8_0),
+# 0.131 (Q6_K), 0.151 (Q4_0), 0.018 (Q4_K, sub-block scales reversed): more than the room left here.
+KL_LIMIT = {"BF16": 0.0005, "Q8_0": 0.002, "Q6_K": 0.006, "Q4_0": 0.035, "Q4_K": 0.025, "mixed": 0.03}
 # Nats per token between two programs on one file. Stock's own arithmetic (8-bit activations, F16 cache)
 # moves the mean by up to 0.0014 against the same weights widened to F32; Q2_K costs 0.050.
 NLL_LIMIT = 0.005
