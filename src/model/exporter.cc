@@ -150,6 +150,12 @@ std::vector<std::pair<std::string, std::string>> sidecars(const Checkpoint& sour
           {"tokenizer_config.json", text::write_tokenizer_config_json(tokenizer)}};
 }
 
+std::vector<formats::PlannedTensor> planned_tensors(std::span<const ExportTensor> plan) {
+  std::vector<formats::PlannedTensor> planned;
+  for (const ExportTensor& tensor : plan) planned.push_back(tensor.planned);
+  return planned;
+}
+
 /// Copies or re-encodes one matrix (one expert of a stack) into the writer.
 void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
                 std::span<const float> importance, formats::ModelWriter& writer,
@@ -221,12 +227,16 @@ Bytes planned_bytes(std::span<const ExportTensor> plan) {
   return total;
 }
 
+Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) {
+  return formats::gguf_file_size(gguf_metadata(source, options),
+                                 planned_tensors(plan_export(source, options)));
+}
+
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log) {
   refuse_unused(source);
   const std::vector<ExportTensor> plan = plan_export(source, options);
-  std::vector<formats::PlannedTensor> planned;
-  for (const ExportTensor& tensor : plan) planned.push_back(tensor.planned);
+  std::vector<formats::PlannedTensor> planned = planned_tensors(plan);
   const auto writer =
       options.format == OutputFormat::kGguf
           ? formats::write_gguf(path, gguf_metadata(source, options), std::move(planned))

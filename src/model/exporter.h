@@ -48,6 +48,9 @@ struct ExportOptions {
 /// Throws Error{kUsage} when the format cannot hold a codec, and as reading does.
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options);
 
+/// Bytes of the GGUF file that `export_model` would write.
+Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options);
+
 /// Payload bytes of a plan (alignment padding not counted).
 Bytes planned_bytes(std::span<const ExportTensor> plan);
 

@@ -5,6 +5,7 @@
 // it.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -101,8 +102,27 @@ TEST(GoldenTokenizer, EncodesThePromptsOfTheReferenceModel) {
 
 class Domain : public testing::TestWithParam<const char*> {};
 
+/// FNV-1a over 4 little-endian bytes per id, in hexadecimal.
+std::string fnv1a(const std::vector<TokenId>& ids) {
+  std::uint64_t hash = 0xCBF29CE484222325U;
+  for (const TokenId id : ids) {
+    for (int shift = 0; shift < 32; shift += 8) {
+      hash = (hash ^ (static_cast<std::uint32_t>(index(id)) >> shift & 0xFF)) * 0x100000001B3U;
+    }
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+TEST_P(Domain, EncodesTheValidationTextAsTheReferenceDoes) {
+  const std::string text = read_file(fmt::format("models/grain/data/valid/{}.txt", GetParam()));
+  const Json expected = read_json("testdata/tokenizer/valid_golden.json").at(GetParam());
+  const auto ids = grain().encode(text, SpecialTokens::kAsText);
+  EXPECT_EQ(ids.size(), expected.at("tokens").get<std::size_t>());
+  EXPECT_EQ(fnv1a(ids), expected.at("fnv1a").get<std::string>());
+}
+
 TEST_P(Domain, RoundTripsTheValidationTextAndStreamsItInWholeCharacters) {
-  const std::string text = read_file(std::string("models/grain/data/valid/") + GetParam() + ".txt");
+  const std::string text = read_file(fmt::format("models/grain/data/valid/{}.txt", GetParam()));
   const auto ids = grain().encode(text, SpecialTokens::kAsText);
   EXPECT_EQ(grain().decode(ids), text);
   StreamDecoder decoder(grain());

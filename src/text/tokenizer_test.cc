@@ -222,8 +222,8 @@ TEST(Tokenizer, RefusesInconsistentSpecs) {
   EXPECT_THAT(changed([](auto& s) { add_token(s, std::string(1025, 'x'), TokenType::kControl); }),
               HasSubstr("has 1025 bytes"));
   EXPECT_THAT(changed([](auto& s) {
-                s = TokenizerSpec{"gpt2", "qwen2", {},    {},    {}, {},    {},    {},
-                                  {},     {},      false, false, "", false, false, {}};
+                s.tokens.clear();
+                s.token_types.clear();
               }),
               HasSubstr("vocabulary is empty"));
 }

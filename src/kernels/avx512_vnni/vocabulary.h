@@ -122,9 +122,7 @@ WINNOW_INLINE Activations prepare_activations(Ints codes) {
 
 /// 4 products to a lane: sum + unsigned x times signed w.
 inline constexpr std::size_t kRegisterCodes = 64;
-WINNOW_INLINE Ints add_dot_u8i8(Ints sum, Ints x, Ints w) {
-  return _mm512_dpbusd_epi32(sum, x, w);
-}
+WINNOW_INLINE Ints add_dot_u8i8(Ints sum, Ints x, Ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
 /// The compiler has to take `v` for changed and used.
 WINNOW_INLINE void keep(Ints& v) { asm volatile("" : "+v"(v)); }
 
