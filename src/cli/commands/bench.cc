@@ -170,7 +170,7 @@ Json to_json(const Report& report, const engine::Engine& engine, const std::stri
 }
 
 std::string to_text(const Report& report, const engine::Engine& engine, const Options& options) {
-  std::string out = fmt::format("{}, {} threads, {} repetitions: median (min - max)\n",
+  std::string out = fmt::format("{}, threads: {}, repetitions: {}, median (min - max)\n",
                                 engine.isa(), engine.threads(), options.repetitions);
   out += fmt::format("prefill {:>5} tokens  {:.1f} tok/s ({:.1f} - {:.1f})\n", options.prompt,
                      report.prefill.median, report.prefill.least, report.prefill.most);
