@@ -33,6 +33,7 @@ enum class Role : std::uint8_t {
   kQueryNorm,         ///< [head_dim], or the whole width of the projection
   kKeyNorm,
   kAttentionOutput,   ///< [hidden_size, num_attention_heads * head_dim]
+  kAttentionOutputBias,
   kFfnNorm,           ///< [hidden_size]
   kGateProj,          ///< dense layers: [intermediate_size, hidden_size]
   kUpProj,
