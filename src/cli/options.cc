@@ -59,6 +59,10 @@ CLI::Option* add_texts(CLI::App& app, const OptionText& text, std::vector<std::s
   return option->type_name(text.value);
 }
 
+CLI::Option* add_repeated(CLI::App& app, const OptionText& text, std::vector<std::string>& target) {
+  return add_texts(app, text, target)->allow_extra_args(false);
+}
+
 CLI::Option* add_choice(CLI::App& app, OptionText text, const std::vector<std::string>& choices,
                         std::string& target) {
   text.value = joined(choices, "|");

@@ -43,6 +43,8 @@ CLI::Option* add_text(CLI::App& app, const OptionText& text, std::string& target
 CLI::Option* add_text(CLI::App& app, const OptionText& text, std::optional<std::string>& target);
 /// One or more values after the flag, and the flag may be repeated: `--data a b --data c`.
 CLI::Option* add_texts(CLI::App& app, const OptionText& text, std::vector<std::string>& target);
+/// One value after the flag, which may be repeated: `--stop a --stop b`.
+CLI::Option* add_repeated(CLI::App& app, const OptionText& text, std::vector<std::string>& target);
 /// One of `choices`, exactly as written. Help shows the choices in place of `text.value`.
 CLI::Option* add_choice(CLI::App& app, OptionText text, const std::vector<std::string>& choices,
                         std::string& target);

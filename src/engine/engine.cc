@@ -65,7 +65,7 @@ class Engine::State {
   void normalize(std::span<const float> weight);
   void add_to_residual();
 
-  Compute compute() { return {kernels, pool, scratch}; }
+  Compute compute() { return {kernels, pool, scratch, overrides}; }
 
   const model::ModelSpec spec;
   const kernels::Kernels& kernels;
@@ -73,6 +73,7 @@ class Engine::State {
   DenseWeights weights;
   std::unique_ptr<experts::ExpertStore> store;
   std::vector<os::AlignedBuffer> scratch;
+  WeightOverrides overrides;
   Attention attention;
   MoeFfn moe;
   DenseFfn ffn;
@@ -82,7 +83,7 @@ class Engine::State {
 };
 
 void Engine::State::embed(std::span<const SequenceInput> sequences) {
-  const quant::PackedMatrix& embedding = weights.matrix(Role::kTokenEmbedding);
+  const quant::PackedMatrix& embedding = weights.matrix(overrides, Role::kTokenEmbedding);
   std::size_t row = 0;
   for (const SequenceInput& sequence : sequences) {
     for (const TokenId token : sequence.tokens) {
@@ -137,6 +138,18 @@ unsigned Engine::threads() const { return state_->pool.size(); }
 os::ThreadPool& Engine::pool() { return state_->pool; }
 Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->store->memory(); }
 
+void Engine::override_weights(Role role, LayerId layer, std::vector<quant::PackedMatrix> parts) {
+  for (const quant::PackedMatrix& part : parts) {
+    const std::size_t bytes = kernels::matmul_scratch_bytes(part);
+    for (os::AlignedBuffer& area : state_->scratch) {
+      if (area.size() < bytes) area = os::AlignedBuffer(bytes);
+    }
+  }
+  state_->overrides.set(role, layer, std::move(parts));
+}
+
+void Engine::restore_weights() { state_->overrides.clear(); }
+
 KvCache Engine::make_cache(std::size_t capacity) const { return {state_->spec, capacity}; }
 
 tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> sequences,
@@ -167,7 +180,7 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
 }
 
 void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out) {
-  const quant::PackedMatrix& output = state_->weights.matrix(Role::kOutput);
+  const quant::PackedMatrix& output = state_->weights.matrix(state_->overrides, Role::kOutput);
   state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
   multiply(state_->compute(), output, state_->output_input, {}, out);
 }

@@ -65,6 +65,11 @@ class Engine {
 
   KvCache make_cache(std::size_t capacity) const;
 
+  /// Computes with `parts` (borrowed; one per expert, or one) in the place of the model's own
+  /// matrices of this role and layer, until `restore_weights`. Shapes must be the same.
+  void override_weights(model::Role role, LayerId layer, std::vector<quant::PackedMatrix> parts);
+  void restore_weights();
+
  private:
   class State;
   std::unique_ptr<State> state_;

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/overrides.h"
 #include "kernels/kernels.h"
 #include "os/aligned_buffer.h"
 #include "os/thread_pool.h"
@@ -21,6 +22,7 @@ struct Compute {
   os::ThreadPool& pool;
   /// One scratch area per worker, at least as large as the largest matrix of the model asks for.
   std::vector<os::AlignedBuffer>& scratch;
+  const WeightOverrides& overrides;
 };
 
 /// Activations [tokens, in_features] with their int8 form, made only when a matrix asks for it.

@@ -60,11 +60,12 @@ std::size_t DenseWeights::slot(Role role, LayerId layer) const {
   return row * model::kNumRoles + static_cast<std::size_t>(role);
 }
 
-const quant::PackedMatrix& DenseWeights::matrix(Role role, LayerId layer) const {
+const quant::PackedMatrix& DenseWeights::matrix(const WeightOverrides& overrides, Role role,
+                                                LayerId layer) const {
   if (role == Role::kOutput && tied_) role = Role::kTokenEmbedding;
   const quant::PackedMatrix& found = slots_[slot(role, layer)].matrix;
   WINNOW_CHECK(found.codec != nullptr);
-  return found;
+  return overrides.resolve(role, layer, 0, found);
 }
 
 std::span<const float> DenseWeights::vector(Role role, LayerId layer) const {

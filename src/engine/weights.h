@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "engine/overrides.h"
 #include "experts/store.h"
 #include "model/checkpoint.h"
 #include "os/aligned_buffer.h"
@@ -21,9 +22,10 @@ class DenseWeights {
   /// infinity are refused with the tensor's name.
   DenseWeights(const model::Checkpoint& checkpoint, Log& log);
 
-  /// A matrix that the model has; `layer` is ignored for roles without layers. With tied
-  /// embeddings kOutput is the embedding.
-  const quant::PackedMatrix& matrix(model::Role role, LayerId layer = {}) const;
+  /// A matrix that the model has, or what stands in for it; `layer` is ignored for roles without
+  /// layers. With tied embeddings kOutput is the embedding.
+  const quant::PackedMatrix& matrix(const WeightOverrides& overrides, model::Role role,
+                                    LayerId layer = {}) const;
   /// A vector (norm weight, bias); empty when the model has none.
   std::span<const float> vector(model::Role role, LayerId layer = {}) const;
   Bytes memory() const { return {buffer_.size()}; }

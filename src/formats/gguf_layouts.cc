@@ -23,7 +23,8 @@ constexpr std::array kLayouts = {
     GgufLayout{26, "I32", 1, 4},        GgufLayout{27, "I64", 1, 8},
     GgufLayout{28, "F64", 1, 8},        GgufLayout{29, "IQ1_M", 256, 56},
     GgufLayout{34, "TQ1_0", 256, 54},   GgufLayout{35, "TQ2_0", 256, 66},
-    GgufLayout{39, "MXFP4", 32, 17},
+    GgufLayout{39, "MXFP4", 32, 17},    GgufLayout{40, "NVFP4", 64, 36},
+    GgufLayout{41, "Q1_0", 128, 18},
 };
 
 }  // namespace

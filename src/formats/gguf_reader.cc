@@ -53,8 +53,8 @@ class SplitReader {
     const auto says_number = header.metadata.integer(kSplitNumber);
     const auto says_count = header.metadata.integer(kSplitCount);
     if (says_number != number || says_count != count_) {
-      fail_data("{}: holds split {} of {} ('{}', '{}'), its name says {} of {}; was it renamed?",
-                file->name(), says_number, says_count, kSplitNumber, kSplitCount, number, count_);
+      fail_data("{}: holds split {} of {}, its name says {} of {}; was it renamed?", file->name(),
+                says_number + 1, says_count, number + 1, count_);
     }
     for (TensorInfo& tensor : header.tensors) {
       tensor.file = number;

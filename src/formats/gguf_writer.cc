@@ -105,6 +105,23 @@ std::string make_header(const std::filesystem::path& path, const Metadata& metad
   return header;
 }
 
+struct Layout {
+  std::vector<std::uint64_t> offsets;  // of each payload, from the first one
+  std::uint64_t end = 0;               // of the last payload's padding
+};
+
+Layout lay_out(const std::filesystem::path& path, const std::vector<PlannedPayload>& payloads) {
+  Layout layout;
+  for (const PlannedPayload& payload : payloads) {
+    layout.offsets.push_back(layout.end);
+    const auto end = checked_add(layout.end, payload.size.value);
+    const auto next = end ? checked_align_up(*end, kGgufDefaultAlignment) : std::nullopt;
+    if (!next) fail_data("{}: the tensors together overflow 2^64 bytes", path.string());
+    layout.end = *next;
+  }
+  return layout;
+}
+
 class GgufWriter final : public ModelWriter {
  public:
   GgufWriter(const std::filesystem::path& path, std::string_view header,
@@ -142,17 +159,19 @@ std::unique_ptr<ModelWriter> write_gguf(const std::filesystem::path& path, const
                                         std::vector<PlannedTensor> tensors) {
   for (const PlannedTensor& tensor : tensors) check_tensor(path, tensor);
   std::vector<PlannedPayload> payloads = plan_payloads(path, tensors);
-  std::vector<std::uint64_t> offsets;
-  std::uint64_t offset = 0;
-  for (const PlannedPayload& payload : payloads) {
-    offsets.push_back(offset);
-    const auto end = checked_add(offset, payload.size.value);
-    const auto next = end ? checked_align_up(*end, kGgufDefaultAlignment) : std::nullopt;
-    if (!next) fail_data("{}: the tensors together overflow 2^64 bytes", path.string());
-    offset = *next;
-  }
-  const std::string header = make_header(path, metadata, tensors, offsets);
+  const Layout layout = lay_out(path, payloads);
+  const std::string header = make_header(path, metadata, tensors, layout.offsets);
   return std::make_unique<GgufWriter>(path, header, std::move(payloads));
+}
+
+Bytes gguf_file_size(const Metadata& metadata, const std::vector<PlannedTensor>& tensors) {
+  const std::filesystem::path path = metadata.source();
+  const Layout layout = lay_out(path, plan_payloads(path, tensors));
+  const std::string header = make_header(path, metadata, tensors, layout.offsets);
+  const auto start = checked_align_up(header.size(), kGgufDefaultAlignment);
+  const auto total = start ? checked_add(*start, layout.end) : std::nullopt;
+  if (!total) fail_data("{}: the file would overflow 2^64 bytes", path.string());
+  return {*total};
 }
 
 }  // namespace winnow::formats

@@ -85,6 +85,10 @@ class ModelWriter {
 std::unique_ptr<ModelWriter> write_gguf(const std::filesystem::path& path, const Metadata& metadata,
                                         std::vector<PlannedTensor> tensors);
 
+/// Bytes of the file that `write_gguf` would make. A change of codec changes only the payloads,
+/// each padded to 32 bytes; the header's length stays.
+Bytes gguf_file_size(const Metadata& metadata, const std::vector<PlannedTensor>& tensors);
+
 struct SafetensorsOptions {
   /// Files are split before they exceed this; one file is named model.safetensors, several
   /// model-00001-of-000NN.safetensors with model.safetensors.index.json.

@@ -111,7 +111,7 @@ std::unique_ptr<ModelFile> open(const std::filesystem::path& path) {
 std::unique_ptr<ModelFile> read_safetensors(std::unique_ptr<os::RandomAccessFile> file,
                                             std::filesystem::path sidecar_folder) {
   ModelContents contents{.format = "safetensors",
-                         .name = file->name(),
+                         .name = sidecar_folder.empty() ? file->name() : sidecar_folder.string(),
                          .metadata = Metadata(file->name()),
                          .tensors = parse_safetensors_header(*file),
                          .files = {},

@@ -99,7 +99,8 @@ class Accumulator {
     scores.top1_agreement = same_top_ / tokens;
     scores.routing_agreement = routing_ / tokens;
     scores.esap = overlap_ / tokens;
-    const std::size_t rank = std::min(kls_.size() - 1, kls_.size() * 99 / 100);
+    // Nearest rank: the smallest value that at least 99 % of all do not exceed.
+    const std::size_t rank = (kls_.size() * 99 + 99) / 100 - 1;
     std::nth_element(kls_.begin(), kls_.begin() + static_cast<std::ptrdiff_t>(rank), kls_.end());
     scores.kl_p99 = kls_[rank];
     return scores;

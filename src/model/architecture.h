@@ -5,7 +5,9 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "formats/metadata.h"
@@ -23,9 +25,9 @@ struct TensorPattern {
 };
 
 struct Architecture {
-  std::string_view hf_name;     ///< first entry of config.json's "architectures"
-  std::string_view hf_type;     ///< config.json's "model_type"
-  std::string_view gguf_name;   ///< `general.architecture`
+  std::string_view hf_name;    ///< first entry of config.json's "architectures"
+  std::string_view hf_type;    ///< config.json's "model_type"
+  std::string_view gguf_name;  ///< `general.architecture`
 
   /// Throw Error{kBadData} that names the key for anything missing, odd or unsupported.
   ModelSpec (*read_hf)(const HfConfig& config);
@@ -34,6 +36,10 @@ struct Architecture {
   void (*write_gguf)(const ModelSpec& spec, formats::Metadata& metadata);
 
   std::span<const TensorPattern> tensors;
+
+  /// What a GGUF file of this spec would lose in llama.cpp, which has no key for everything: one
+  /// sentence each, empty when the file means the same there. Null: nothing is known to be lost.
+  std::vector<std::string> (*lost_in_llama_cpp)(const ModelSpec& spec) = nullptr;
 };
 
 /// All architectures, in the order of architectures/registry.def.

@@ -92,6 +92,23 @@ void HfConfig::require(std::string_view key, const Json& only_supported) const {
   }
 }
 
+namespace {
+
+/// Configurations of transformers 5 keep the rotary settings in an object of their own.
+double read_rope_theta(const HfConfig& config) {
+  if (!config.has("rope_parameters")) return config.number("rope_theta");
+  const HfConfig rope(config.json().at("rope_parameters"),
+                      config.source() + ": key 'rope_parameters'");
+  rope.require("rope_type", "default");
+  const double theta = rope.number("rope_theta");
+  if (config.number_or("rope_theta", theta) != theta) {
+    fail_data("{}: key 'rope_theta' contradicts the one in 'rope_parameters'", config.source());
+  }
+  return theta;
+}
+
+}  // namespace
+
 ModelSpec read_common_hf(const HfConfig& config) {
   ModelSpec spec;
   spec.name = config.string_or("_name_or_path", "");
@@ -105,7 +122,7 @@ ModelSpec read_common_hf(const HfConfig& config) {
   spec.head_dim = config.integer_or("head_dim", heads == 0 ? 0 : spec.hidden_size / heads);
   spec.max_position_embeddings = config.integer("max_position_embeddings");
   spec.rms_norm_eps = static_cast<float>(config.number("rms_norm_eps"));
-  spec.rope_theta = config.number("rope_theta");
+  spec.rope_theta = read_rope_theta(config);
   spec.tie_word_embeddings = config.boolean_or("tie_word_embeddings", false);
   config.require("hidden_act", "silu");
   config.require("rope_scaling", nullptr);

@@ -3,12 +3,12 @@
 #include "model/exporter.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "base/error.h"
+#include "model/fingerprint.h"
 #include "model/tokenizer_metadata.h"
-#include "text/tokenizer_json.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_json.h"
 
 namespace winnow::model {
 namespace {
@@ -23,13 +23,34 @@ const quant::Codec& plain_codec(std::string_view name) {
   return *codec;
 }
 
+/// Whether decode(encode(w)) gives every value of the tensor back.
+bool holds_exactly(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec) {
+  std::vector<float> values(ref.cols);
+  std::vector<float> again(ref.cols);
+  std::vector<std::byte> packed(ref.cols * codec.block_bytes);
+  for (std::size_t row = 0; row < ref.rows; ++row) {
+    source.read_floats(ref, row, 1, values);
+    codec.encode(values.data(), ref.cols, nullptr, packed.data());
+    codec.decode(packed.data(), ref.cols, again.data());
+    if (values != again) return false;
+  }
+  return true;
+}
+
+/// Vectors and routers; the rule is in ExportOptions::codec.
+const quant::Codec& small_codec(const Checkpoint& source, const ExportOptions& options,
+                                const TensorRef& ref) {
+  const quant::Codec& wide = plain_codec("F32");
+  if (options.format == OutputFormat::kGguf || !ref.codec().is_float()) return wide;
+  if (source.file().format() != "GGUF" || &ref.codec() != &wide) return ref.codec();
+  const quant::Codec& narrow = options.codec(Role::kTokenEmbedding, {});
+  return narrow.block_bytes == 2 && holds_exactly(source, ref, narrow) ? narrow : wide;
+}
+
 const quant::Codec& codec_of(const Checkpoint& source, const ExportOptions& options, Role role,
                              LayerId layer) {
   const TensorRef ref = source.at(role, layer);
-  if (!traits(role).is_matrix) {
-    const bool keep = options.format == OutputFormat::kSafetensors && ref.codec().is_float();
-    return keep ? ref.codec() : plain_codec("F32");
-  }
+  if (!traits(role).is_matrix) return small_codec(source, options, ref);
   const quant::Codec& codec = quant::codec_for_row(options.codec(role, layer), ref.cols);
   if (options.format == OutputFormat::kSafetensors && !codec.is_float()) {
     fail(ErrorCode::kUsage,
@@ -44,8 +65,8 @@ void refuse_unused(const Checkpoint& source) {
   // Rotary frequencies are derived from the configuration; everything else would be lost.
   for (const std::string& name : source.unused_tensors()) {
     if (name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight") continue;
-    fail_data("{}: tensor '{}' has no place in architecture '{}'; refusing to drop it", source.file().name(),
-              name, source.architecture().hf_name);
+    fail_data("{}: tensor '{}' has no place in architecture '{}'; refusing to drop it",
+              source.file().name(), name, source.architecture().hf_name);
   }
 }
 
@@ -62,8 +83,8 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
   formats::Metadata metadata("output");
   metadata.set("general.architecture", spec.architecture);
   metadata.set("general.type", std::string("model"));
-  const std::string folder = std::filesystem::path(source.file().name()).filename().string();
-  metadata.set("general.name", spec.name.empty() ? folder : spec.name);
+  // A name that is a path would tell of the machine it was made on.
+  metadata.set("general.name", path_label(spec.name.empty() ? source.file().name() : spec.name));
   copy_general_keys(source, metadata);
   if (options.nominal_codec != nullptr) {
     metadata.set("general.file_type", options.nominal_codec->file_type);
@@ -75,28 +96,64 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
   return metadata;
 }
 
-std::vector<std::pair<std::string, std::string>> sidecars(const Checkpoint& source) {
-  if (source.file().format() != "GGUF") {
-    std::vector<std::pair<std::string, std::string>> copies;
-    for (const char* name : {"config.json", "generation_config.json", "tokenizer.json",
-                             "tokenizer_config.json", "chat_template.jinja"}) {
-      if (auto text = source.file().sidecar(name); !text.empty()) {
-        copies.emplace_back(name, std::move(text));
-      }
-    }
-    return copies;
+/// The value of config.json's "torch_dtype" for a codec, "" for one that PyTorch does not have.
+std::string_view torch_dtype(const quant::Codec* codec) {
+  if (codec == nullptr) return "";
+  if (codec->name == "F32") return "float32";
+  if (codec->name == "F16") return "float16";
+  return codec->name == "BF16" ? "bfloat16" : "";
+}
+
+/// config.json with the type the weights are now in; the same text when it says so already.
+std::string config_for(const std::string& text, const std::string& name,
+                       const quant::Codec* codec) {
+  const std::string_view dtype = torch_dtype(codec);
+  Json config = parse_json(text, name);
+  bool changed = false;
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (dtype.empty() || !config.contains(key) || config[key] == dtype) continue;
+    config[key] = dtype;
+    changed = true;
   }
+  return changed ? dump_json(config, true) + "\n" : text;
+}
+
+std::vector<std::pair<std::string, std::string>> copied_sidecars(const Checkpoint& source,
+                                                                 const ExportOptions& options) {
+  std::vector<std::pair<std::string, std::string>> copies;
+  for (const char* name : {"config.json", "generation_config.json", "tokenizer.json",
+                           "tokenizer_config.json", "chat_template.jinja"}) {
+    std::string text = source.file().sidecar(name);
+    if (text.empty()) continue;
+    if (copies.empty()) text = config_for(text, source.file().name(), options.nominal_codec);
+    copies.emplace_back(name, std::move(text));
+  }
+  return copies;
+}
+
+std::vector<std::pair<std::string, std::string>> sidecars(const Checkpoint& source,
+                                                          const ExportOptions& options) {
+  if (source.file().format() != "GGUF") return copied_sidecars(source, options);
   const text::TokenizerSpec tokenizer = source.tokenizer_spec();
   Json config;
   config["architectures"] = {std::string(source.architecture().hf_name)};
   config["model_type"] = std::string(source.architecture().hf_type);
   source.architecture().write_hf(source.spec(), config);
+  if (const auto dtype = torch_dtype(options.nominal_codec); !dtype.empty()) {
+    config["torch_dtype"] = dtype;
+  }
   if (tokenizer.bos) config["bos_token_id"] = index(*tokenizer.bos);
   if (tokenizer.eos) config["eos_token_id"] = index(*tokenizer.eos);
   if (tokenizer.pad) config["pad_token_id"] = index(*tokenizer.pad);
   return {{"config.json", dump_json(config, true) + "\n"},
           {"tokenizer.json", text::write_tokenizer_json(tokenizer)},
           {"tokenizer_config.json", text::write_tokenizer_config_json(tokenizer)}};
+}
+
+std::vector<formats::PlannedTensor> planned_tensors(std::span<const ExportTensor> plan) {
+  std::vector<formats::PlannedTensor> planned;
+  for (const ExportTensor& tensor : plan) planned.push_back(tensor.planned);
+  return planned;
 }
 
 /// Copies or re-encodes one matrix (one expert of a stack) into the writer.
@@ -134,8 +191,8 @@ void encode_rows(const quant::Codec& codec, std::span<const float> weights, std:
   pool.run(parts, [&](std::size_t part, unsigned) {
     const os::Range range = os::split(rows, parts, part);
     for (std::size_t r = range.begin; r < range.end; ++r) {
-      codec.encode(weights.data() + r * cols, blocks, importance.empty() ? nullptr : importance.data(),
-                   out.data() + r * row_bytes);
+      codec.encode(weights.data() + r * cols, blocks,
+                   importance.empty() ? nullptr : importance.data(), out.data() + r * row_bytes);
     }
   });
 }
@@ -145,17 +202,18 @@ std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOpti
   source.for_each_role([&](Role role, LayerId layer) {
     const quant::Codec& codec = codec_of(source, options, role, layer);
     const tensor::Shape shape = *expected_shape(source.spec(), role, layer);
-    const std::size_t parts = source.part_count(role, layer);
+    const auto parts = static_cast<std::uint32_t>(source.part_count(role, layer));
     if (options.format == OutputFormat::kGguf) {
-      const auto stacked = traits(role).per_expert
-                               ? tensor::Shape{parts, shape[0], shape[1]}
-                               : shape;
-      plan.push_back({{expand_pattern(traits(role).gguf_pattern, layer), &codec, stacked}, role, layer});
+      const auto stacked =
+          traits(role).per_expert ? tensor::Shape{parts, shape[0], shape[1]} : shape;
+      const std::string name = expand_pattern(traits(role).gguf_pattern, layer);
+      plan.push_back({{name, &codec, stacked}, role, layer, 0, parts});
       return;
     }
     const std::string_view pattern = hf_pattern(source.architecture(), role);
     for (std::uint32_t part = 0; part < parts; ++part) {
-      plan.push_back({{expand_pattern(pattern, layer, ExpertId{part}), &codec, shape}, role, layer});
+      const std::string name = expand_pattern(pattern, layer, ExpertId{part});
+      plan.push_back({{name, &codec, shape}, role, layer, part, 1});
     }
   });
   return plan;
@@ -169,16 +227,21 @@ Bytes planned_bytes(std::span<const ExportTensor> plan) {
   return total;
 }
 
+Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) {
+  return formats::gguf_file_size(gguf_metadata(source, options),
+                                 planned_tensors(plan_export(source, options)));
+}
+
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log) {
   refuse_unused(source);
   const std::vector<ExportTensor> plan = plan_export(source, options);
-  std::vector<formats::PlannedTensor> planned;
-  for (const ExportTensor& tensor : plan) planned.push_back(tensor.planned);
+  std::vector<formats::PlannedTensor> planned = planned_tensors(plan);
   const auto writer =
       options.format == OutputFormat::kGguf
           ? formats::write_gguf(path, gguf_metadata(source, options), std::move(planned))
-          : formats::write_safetensors(path, std::move(planned), {.sidecars = sidecars(source)});
+          : formats::write_safetensors(path, std::move(planned),
+                                       {.sidecars = sidecars(source, options)});
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
   const auto write = [&](Role role, LayerId layer, std::uint32_t part, const quant::Codec& codec) {
@@ -192,11 +255,11 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
     done += ref.rows * (ref.cols / codec.block_size * codec.block_bytes);
     log.progress("writing", done, total, "bytes");
   };
-  source.for_each_role([&](Role role, LayerId layer) {
-    const quant::Codec& codec = codec_of(source, options, role, layer);
-    const std::size_t parts = source.part_count(role, layer);
-    for (std::uint32_t part = 0; part < parts; ++part) write(role, layer, part, codec);
-  });
+  for (const ExportTensor& tensor : plan) {
+    for (std::uint32_t part = 0; part < tensor.parts; ++part) {
+      write(tensor.role, tensor.layer, tensor.first_part + part, *tensor.planned.codec);
+    }
+  }
   writer->finish();
 }
 

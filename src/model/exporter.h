@@ -24,24 +24,32 @@ struct ExportTensor {
   formats::PlannedTensor planned;
   Role role;
   LayerId layer;
+  std::uint32_t first_part = 0;  ///< expert it begins with; 0 for roles without experts
+  std::uint32_t parts = 1;       ///< experts it holds
 };
 
 /// How to write each tensor.
 struct ExportOptions {
   OutputFormat format = OutputFormat::kGguf;
   /// Codec wanted for a matrix; the rows' length may still force its fallback. Vectors and routers
-  /// are not asked for: they are F32 in GGUF and keep their type in safetensors.
+  /// are not asked for: they become F32 in GGUF. In safetensors they keep their type, but F32
+  /// values from a GGUF file become BF16 or F16 where the token embedding is written so and every
+  /// one of them has an exact such form: GGUF had only widened them.
   std::function<const quant::Codec&(Role, LayerId)> codec;
   /// Importance per column of a matrix for the encoder (mean square of that input), or empty.
   std::function<std::span<const float>(Role, LayerId, ExpertId)> importance;
-  /// Value for `general.file_type`: the codec most of the weights have.
+  /// The codec most of the weights have, for `general.file_type` and config.json's `torch_dtype`.
   const quant::Codec* nominal_codec = nullptr;
   /// Further metadata for GGUF: provenance.
   std::vector<std::pair<std::string, formats::Value>> metadata;
 };
 
-/// What will be written, in order. Throws Error{kUsage} when the format cannot hold a codec.
+/// What will be written, in order. Reads vectors and routers when it has to know their values.
+/// Throws Error{kUsage} when the format cannot hold a codec, and as reading does.
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options);
+
+/// Bytes of the GGUF file that `export_model` would write.
+Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options);
 
 /// Payload bytes of a plan (alignment padding not counted).
 Bytes planned_bytes(std::span<const ExportTensor> plan);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -24,6 +25,9 @@ class PosixFile final : public RandomAccessFile {
   Bytes size() const override { return {size_}; }
 
   void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
+    // The kernel takes signed offsets; what it would refuse is past the end anyway.
+    constexpr std::uint64_t kLargest = std::numeric_limits<off_t>::max();
+    if (offset > kLargest || out.size() > kLargest - offset) fail_at_end(offset, out.size());
     while (!out.empty()) {
       const ssize_t got = ::pread(fd_.value(), out.data(), out.size(), static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
@@ -31,18 +35,20 @@ class PosixFile final : public RandomAccessFile {
         fail_system(errno,
                     fmt::format("{}: reading {} bytes at offset {}", name_, out.size(), offset));
       }
-      if (got == 0) {
-        fail_data(
-            "{}: the file ends at offset {} where {} more bytes were expected; was it "
-            "truncated?",
-            name_, offset, out.size());
-      }
+      if (got == 0) fail_at_end(offset, out.size());
       offset += static_cast<std::uint64_t>(got);
       out = out.subspan(static_cast<std::size_t>(got));
     }
   }
 
  private:
+  [[noreturn]] void fail_at_end(std::uint64_t offset, std::size_t expected) const {
+    fail_data(
+        "{}: the file ends at or before offset {} where {} more bytes were expected; was it "
+        "truncated?",
+        name_, offset, expected);
+  }
+
   Fd fd_;
   std::string name_;
   std::uint64_t size_;

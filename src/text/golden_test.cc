@@ -1,9 +1,11 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// Token for token against the library `tokenizers` (golden files by testdata/tokenizer/make_golden.py)
-// and, for the bundled model, against the files that came with it.
+// Token for token against the library `tokenizers` (golden files by
+// testdata/tokenizer/make_golden.py) and, for the bundled model, against the files that came with
+// it.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -63,8 +65,7 @@ void expect_golden(const Tokenizer& tokenizer, const Json& rows) {
     const auto plain = tokenizer.encode(text, SpecialTokens::kAsText);
     if (parsed == ids_of(row[1]) && plain == ids_of(row[row.size() - 1])) continue;
     if (++differences <= 10) {
-      ADD_FAILURE() << row.dump() << "\n  parsed " << dump(parsed) << "\n  as text "
-                    << dump(plain);
+      ADD_FAILURE() << row.dump() << "\n  parsed " << dump(parsed) << "\n  as text " << dump(plain);
     }
   }
   EXPECT_EQ(differences, 0) << "of " << rows.size();
@@ -91,8 +92,8 @@ TEST(GoldenTokenizer, EncodesAsTheReferenceDoesWithFormCAndAddedTokens) {
 TEST(GoldenTokenizer, EncodesThePromptsOfTheReferenceModel) {
   const Json file = read_json("models/grain/golden/prompts.json");
   for (const Json& prompt : file.at("prompts")) {
-    std::vector<TokenId> ids = grain().encode(prompt.at("text").get<std::string>(),
-                                              SpecialTokens::kAsText);
+    std::vector<TokenId> ids =
+        grain().encode(prompt.at("text").get<std::string>(), SpecialTokens::kAsText);
     ids.insert(ids.begin(), *grain().spec().bos);
     EXPECT_EQ(ids, ids_of(prompt.at("ids"))) << prompt.at("name");
     EXPECT_EQ(grain().decode(ids_of(prompt.at("greedy_ids"))), prompt.at("greedy_text"));
@@ -101,8 +102,27 @@ TEST(GoldenTokenizer, EncodesThePromptsOfTheReferenceModel) {
 
 class Domain : public testing::TestWithParam<const char*> {};
 
+/// FNV-1a over 4 little-endian bytes per id, in hexadecimal.
+std::string fnv1a(const std::vector<TokenId>& ids) {
+  std::uint64_t hash = 0xCBF29CE484222325U;
+  for (const TokenId id : ids) {
+    for (int shift = 0; shift < 32; shift += 8) {
+      hash = (hash ^ (static_cast<std::uint32_t>(index(id)) >> shift & 0xFF)) * 0x100000001B3U;
+    }
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+TEST_P(Domain, EncodesTheValidationTextAsTheReferenceDoes) {
+  const std::string text = read_file(fmt::format("models/grain/data/valid/{}.txt", GetParam()));
+  const Json expected = read_json("testdata/tokenizer/valid_golden.json").at(GetParam());
+  const auto ids = grain().encode(text, SpecialTokens::kAsText);
+  EXPECT_EQ(ids.size(), expected.at("tokens").get<std::size_t>());
+  EXPECT_EQ(fnv1a(ids), expected.at("fnv1a").get<std::string>());
+}
+
 TEST_P(Domain, RoundTripsTheValidationTextAndStreamsItInWholeCharacters) {
-  const std::string text = read_file(std::string("models/grain/data/valid/") + GetParam() + ".txt");
+  const std::string text = read_file(fmt::format("models/grain/data/valid/{}.txt", GetParam()));
   const auto ids = grain().encode(text, SpecialTokens::kAsText);
   EXPECT_EQ(grain().decode(ids), text);
   StreamDecoder decoder(grain());

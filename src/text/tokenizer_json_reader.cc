@@ -64,7 +64,8 @@ std::pair<std::string, std::string> read_merge(const JsonField& merge) {
   }
   const std::string& text = merge.string();
   const std::size_t blank = text.find(' ');
-  if (blank == 0 || blank + 1 >= text.size() || text.find(' ', blank + 1) != std::string::npos) {
+  if (blank == std::string::npos || blank == 0 || blank + 1 == text.size() ||
+      blank != text.rfind(' ')) {
     merge.fail_expected("two tokens with a blank between them");
   }
   return {text.substr(0, blank), text.substr(blank + 1)};

@@ -138,7 +138,8 @@ std::vector<Merge> resolve_merges(const TokenizerSpec& spec, const TokenIds& ids
   std::vector<Merge> resolved;
   resolved.reserve(spec.merges.size());
   for (std::size_t rank = 0; rank < spec.merges.size(); ++rank) {
-    const auto& [left, right] = spec.merges[rank];
+    const std::string& left = spec.merges[rank].first;
+    const std::string& right = spec.merges[rank].second;
     const auto id_of = [&](const std::string& text) {
       const auto found = ids.find(text);
       if (found != ids.end()) return found->second;

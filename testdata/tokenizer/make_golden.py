@@ -8,7 +8,8 @@
 
 golden.json: strings and their ids by models/grain/tokenizer.json.
 small.json, small_golden.json: a second tokenizer trained here (NFC, user-defined tokens, Llama 3
-pattern), and the same for it. split_golden.json: words of each pattern of src/text/pre_tokenizer.cc.
+pattern), and the same for it. valid_golden.json: number and FNV-1a hash of the ids (4 bytes each,
+little endian) of each file in models/grain/data/valid, special tokens as text. split_golden.json: words of each pattern of src/text/pre_tokenizer.cc.
 The strings are random from a fixed seed and built from Unicode ranges; nothing is quoted from a text.
 """
 
@@ -142,6 +143,22 @@ def small_texts():
     return mixed + strings(13, 200)
 
 
+def fnv1a(ids):
+    value = 0xCBF29CE484222325
+    for byte in b"".join(i.to_bytes(4, "little") for i in ids):
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value
+
+
+def valid_texts(tokenizer):
+    tokenizer.encode_special_tokens = True
+    result = {}
+    for path in sorted((GRAIN / "data" / "valid").glob("*.txt")):
+        ids = tokenizer.encode(path.read_bytes().decode(), add_special_tokens=False).ids
+        result[path.stem] = {"tokens": len(ids), "fnv1a": f"{fnv1a(ids):016x}"}
+    return result
+
+
 def splits(texts):
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     split = pre_tokenizers.Split(Regex(llama3_pattern()), "isolated")
@@ -155,6 +172,7 @@ def splits(texts):
 def main():
     grain = Tokenizer.from_file(str(GRAIN / "tokenizer.json"))
     write("golden.json", encodings(grain, strings(1, 2200)))
+    write("valid_golden.json", valid_texts(grain))
     write("small_golden.json", encodings(train_small(), small_texts()))
     write("split_golden.json", splits(strings(17, 250)))
 

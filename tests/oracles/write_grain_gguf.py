@@ -20,6 +20,7 @@ import gguf
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from checkpoint import Checkpoint, bf16_to_f32  # noqa: E402
+from qwen3_moe_numpy import rope_theta  # noqa: E402
 
 TOKEN_NORMAL = 1
 TOKEN_CONTROL = 3
@@ -64,7 +65,7 @@ def model_keys(config):
         "qwen3moe.attention.key_length": ("uint32", head_dim),
         "qwen3moe.attention.value_length": ("uint32", head_dim),
         "qwen3moe.attention.layer_norm_rms_epsilon": ("float32", config["rms_norm_eps"]),
-        "qwen3moe.rope.freq_base": ("float32", config["rope_theta"]),
+        "qwen3moe.rope.freq_base": ("float32", rope_theta(config)),
         "qwen3moe.expert_count": ("uint32", config["num_experts"]),
         "qwen3moe.expert_used_count": ("uint32", config["num_experts_per_tok"]),
         "qwen3moe.expert_feed_forward_length": ("uint32", config["moe_intermediate_size"]),
@@ -123,9 +124,19 @@ def gguf_tensors(checkpoint):
         for source, target in LAYER_TENSORS.items():
             yield f"blk.{layer}.{target}", *checkpoint.raw(prefix + source)
         for source, target in EXPERT_TENSORS.items():
-            parts = [checkpoint.raw(f"{prefix}mlp.experts.{e}.{source}.weight")
-                     for e in range(config["num_experts"])]
-            yield f"blk.{layer}.{target}", np.stack([p[0] for p in parts]), parts[0][1]
+            yield f"blk.{layer}.{target}", *stacked_experts(checkpoint, prefix + "mlp.experts.", source)
+
+
+def stacked_experts(checkpoint, prefix, part):
+    """([E, out, in] of one projection, whether BF16 bits); from one tensor an expert or from the fused form."""
+    if prefix + "gate_up_proj" not in checkpoint:
+        parts = [checkpoint.raw(f"{prefix}{e}.{part}.weight") for e in range(checkpoint.config["num_experts"])]
+        return np.stack([p[0] for p in parts]), parts[0][1]
+    if part == "down_proj":
+        return checkpoint.raw(prefix + part)
+    values, is_bf16 = checkpoint.raw(prefix + "gate_up_proj")
+    gate, up = np.split(values, 2, axis=1)
+    return np.ascontiguousarray(gate if part == "gate_proj" else up), is_bf16
 
 
 def is_kept_f32(name, values):

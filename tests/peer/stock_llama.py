@@ -116,15 +116,16 @@ class StockLibrary:
         log = b"".join(self._log).decode("utf-8", "replace").strip().splitlines()
         raise StockError("\n  ".join([what, *log[-4:]]))
 
-    def open(self, path, context=512, threads=2):
-        """Loads a GGUF file. The caller closes the StockModel."""
+    def open(self, path, context=512, threads=1):
+        """Loads a GGUF file. The caller closes the StockModel. One thread: the library spins at its barriers,
+        which on a machine with other work costs more than the second thread brings."""
         return StockModel(self, path, context, threads)
 
     @property
     def has_quantizer(self):
         return hasattr(self._lib, "llama_model_quantize")
 
-    def quantize(self, source, target, file_type, threads=2):
+    def quantize(self, source, target, file_type, threads=1):
         """Writes `target`, the file `source` quantised by llama.cpp's own quantiser to a name of FILE_TYPES."""
         self._log.clear()
         self._lib.llama_model_quantize_default_params.restype = _Opaque

@@ -42,12 +42,19 @@ LOG_PROBABILITY_LIMIT = 0.02
 # Where golden's k-th and (k+1)-th router logits are closer than this at some layer, stock's F16 KV cache
 # may choose another expert: with F32 weights such a position was off by 0.0165, all others by < 0.01.
 ROUTER_MARGIN = 1e-4
-# Mean KL(golden || stock) over the prompts. Stock's own quantisation of grain gives 0.0004 (Q8_0),
-# 0.0018 (Q6_K), 0.0144 (Q4_0), 0.0090 (Q4_K_M); a wrong nibble order or scale gives more than 1.
-KL_LIMIT = {"BF16": 0.0005, "Q8_0": 0.002, "Q6_K": 0.006, "Q4_0": 0.04, "Q4_K": 0.03, "mixed": 0.04}
+# Mean KL(golden || stock) over the prompts. A plain conversion, embeddings in the same type, measured 0.0007
+# (Q8_0), 0.0016 (Q6_K), 0.0278 (Q4_0), 0.0180 (Q4_K); stock's own quantiser, which keeps the embeddings in
+# Q6_K, 0.0144 (Q4_0) and 0.0090 (Q4_K_M). One of the 43 matrices packed in a wrong order adds 0.168 (Q8_0),
+# 0.131 (Q6_K), 0.151 (Q4_0), 0.018 (Q4_K, sub-block scales reversed): more than the room left here.
+KL_LIMIT = {"BF16": 0.0005, "Q8_0": 0.002, "Q6_K": 0.006, "Q4_0": 0.035, "Q4_K": 0.025, "mixed": 0.03}
 # Nats per token between two programs on one file. Stock's own arithmetic (8-bit activations, F16 cache)
 # moves the mean by up to 0.0014 against the same weights widened to F32; Q2_K costs 0.050.
 NLL_LIMIT = 0.005
+
+# Tiny models that stock's qwen3moe can express, and the largest logit difference from golden: its F16 cache
+# gives up to 0.0139 on them; gate and up of the fused matrix exchanged give 5.5.
+TINY_MODELS = ("plain", "sharded", "fused-experts", "odd-sizes")
+TINY_LOGIT_LIMIT = 0.03
 
 OUR_TYPES = ("BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K")
 STOCK_TYPES = ("Q4_0", "Q4_K_M", "Q8_0", "Q3_K_S", "Q2_K")
@@ -64,8 +71,8 @@ def winnow(*arguments):
     return done.stdout
 
 
-def golden_prompts():
-    return json.loads((MODEL / "golden" / "prompts.json").read_text(encoding="utf-8"))["prompts"]
+def golden_prompts(model=MODEL):
+    return json.loads((model / "golden" / "prompts.json").read_text(encoding="utf-8"))["prompts"]
 
 
 def golden_logits(prompt):
@@ -240,6 +247,20 @@ class StockRunsOurFiles(PeerTest):
         for kind, path in self.files.items():
             with self.subTest(type=kind):
                 self.assert_same_nll(path)
+
+
+    def test_stock_gives_golden_logits_for_every_checkpoint_layout(self):
+        for name in TINY_MODELS:
+            with self.subTest(model=name):
+                source, target = ROOT / "testdata" / "models" / f"qwen3_moe-{name}", self.folder / f"{name}.gguf"
+                winnow("convert", source, "-o", target, "--type", "F32")
+                prompt = golden_prompts(source)[0]
+                with self.stock.open(target, context=64) as model:
+                    self.assertEqual(model.tokenize(prompt["text"], add_special=True), prompt["ids"])
+                    gap = np.abs(model.logits(prompt["ids"])
+                                 - golden_array(source / "golden", prompt["logits"])).max()
+                print(f"{name}: largest logit difference {gap:.4f}")
+                self.assertLess(gap, TINY_LOGIT_LIMIT)
 
 
 class WinnowRunsStockFiles(PeerTest):

@@ -134,9 +134,9 @@ void Attention::forward(const Compute& compute, const DenseWeights& weights, Lay
   if (index(layer) == 0) prepare_rotation(sequences, x.rows);
   if (observer != nullptr) observer->on_input(Site::kAttentionInput, layer, x);
 
-  const quant::PackedMatrix& q = weights.matrix(Role::kQueryProj, layer);
-  const quant::PackedMatrix& k = weights.matrix(Role::kKeyProj, layer);
-  const quant::PackedMatrix& v = weights.matrix(Role::kValueProj, layer);
+  const quant::PackedMatrix& q = weights.matrix(compute.overrides, Role::kQueryProj, layer);
+  const quant::PackedMatrix& k = weights.matrix(compute.overrides, Role::kKeyProj, layer);
+  const quant::PackedMatrix& v = weights.matrix(compute.overrides, Role::kValueProj, layer);
   input_.assign(compute, x, wants_codes(q) || wants_codes(k) || wants_codes(v));
   multiply(compute, q, input_, weights.vector(Role::kQueryBias, layer), query_.view());
   multiply(compute, k, input_, weights.vector(Role::kKeyBias, layer), key_.view());
@@ -145,7 +145,7 @@ void Attention::forward(const Compute& compute, const DenseWeights& weights, Lay
   attend(compute, layer, sequences);
 
   if (observer != nullptr) observer->on_input(Site::kAttentionInner, layer, inner_.view());
-  const quant::PackedMatrix& o = weights.matrix(Role::kAttentionOutput, layer);
+  const quant::PackedMatrix& o = weights.matrix(compute.overrides, Role::kAttentionOutput, layer);
   inner_input_.assign(compute, inner_.view(), wants_codes(o));
   multiply(compute, o, inner_input_, {}, out);
 }

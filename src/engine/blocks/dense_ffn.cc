@@ -9,9 +9,9 @@ using model::Role;
 void DenseFfn::forward(const Compute& compute, const DenseWeights& weights, LayerId layer,
                        tensor::MatrixView<const float> x, tensor::MatrixView<float> out,
                        Observer* observer) {
-  const quant::PackedMatrix& gate = weights.matrix(Role::kGateProj, layer);
-  const quant::PackedMatrix& up = weights.matrix(Role::kUpProj, layer);
-  const quant::PackedMatrix& down = weights.matrix(Role::kDownProj, layer);
+  const quant::PackedMatrix& gate = weights.matrix(compute.overrides, Role::kGateProj, layer);
+  const quant::PackedMatrix& up = weights.matrix(compute.overrides, Role::kUpProj, layer);
+  const quant::PackedMatrix& down = weights.matrix(compute.overrides, Role::kDownProj, layer);
   if (observer != nullptr) observer->on_input(Site::kFfnInput, layer, x);
   gate_ = tensor::Matrix<float>(x.rows, gate.rows);
   up_ = tensor::Matrix<float>(x.rows, up.rows);

@@ -12,13 +12,21 @@ using model::Role;
 
 /// Rows of all jobs are cut into the same number of parts, so that item / parts is the job.
 struct MoeFfn::Job {
-  const experts::ExpertMatrices* matrices;
+  experts::ExpertMatrices matrices;
   ExpertId expert;
   std::size_t first_slot;
   std::size_t slots;
 };
 
 namespace {
+
+experts::ExpertMatrices resolve(const WeightOverrides& overrides, LayerId layer, ExpertId expert,
+                                const experts::ExpertMatrices& own) {
+  const std::size_t part = index(expert);
+  return {overrides.resolve(Role::kExpertGateProj, layer, part, own.gate_proj),
+          overrides.resolve(Role::kExpertUpProj, layer, part, own.up_proj),
+          overrides.resolve(Role::kExpertDownProj, layer, part, own.down_proj)};
+}
 
 tensor::MatrixView<float> stretch(tensor::Matrix<float>& matrix, std::size_t first,
                                   std::size_t count) {
@@ -30,7 +38,7 @@ tensor::MatrixView<float> stretch(tensor::Matrix<float>& matrix, std::size_t fir
 void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                             tensor::MatrixView<const float> x, Observer* observer) {
   const std::size_t top_k = spec_.moe.top_k;
-  const quant::PackedMatrix& router = weights.matrix(Role::kRouter, layer);
+  const quant::PackedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
   logits_ = tensor::Matrix<float>(x.rows, router.rows);
   multiply(compute, router, input_, {}, logits_.view());
   chosen_.resize(x.rows * top_k);
@@ -57,9 +65,9 @@ void MoeFfn::gate_and_up(const Compute& compute, std::span<const Job> jobs) {
     const os::Range range = os::split(inner, parts, item % parts);
     const auto gate = stretch(gate_, job.first_slot, job.slots);
     const auto up = stretch(up_, job.first_slot, job.slots);
-    multiply_rows(compute, job.matrices->gate_proj, range.begin, range.end, slot_input_,
+    multiply_rows(compute, job.matrices.gate_proj, range.begin, range.end, slot_input_,
                   job.first_slot, gate, worker);
-    multiply_rows(compute, job.matrices->up_proj, range.begin, range.end, slot_input_,
+    multiply_rows(compute, job.matrices.up_proj, range.begin, range.end, slot_input_,
                   job.first_slot, up, worker);
     for (std::size_t s = 0; s < job.slots; ++s) {
       compute.kernels.silu_mul(gate.row(s).data() + range.begin, up.row(s).data() + range.begin,
@@ -74,7 +82,7 @@ void MoeFfn::down(const Compute& compute, std::span<const Job> jobs) {
   compute.pool.run(jobs.size() * parts, [&](std::size_t item, unsigned worker) {
     const Job& job = jobs[item / parts];
     const os::Range range = os::split(hidden, parts, item % parts);
-    multiply_rows(compute, job.matrices->down_proj, range.begin, range.end, inner_input_,
+    multiply_rows(compute, job.matrices.down_proj, range.begin, range.end, inner_input_,
                   job.first_slot, stretch(slot_out_, job.first_slot, job.slots), worker);
   });
 }
@@ -84,11 +92,13 @@ void MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
   std::vector<Job> jobs;
   bool codes = false;
   for (const experts::PinnedExpert& pinned : ready) {
-    const auto& matrices = std::get<experts::ExpertMatrices>(pinned.form());
+    const experts::ExpertMatrices matrices =
+        resolve(compute.overrides, layer, pinned.expert(),
+                std::get<experts::ExpertMatrices>(pinned.form()));
     const auto at = std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(),
                                      pinned.expert()) - grouped_.experts.begin();
     const auto i = static_cast<std::size_t>(at);
-    jobs.push_back({&matrices, pinned.expert(), grouped_.first[i],
+    jobs.push_back({matrices, pinned.expert(), grouped_.first[i],
                     grouped_.first[i + 1] - grouped_.first[i]});
     codes = codes || wants_codes(matrices.down_proj);
   }

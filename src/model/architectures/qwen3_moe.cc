@@ -4,6 +4,8 @@
 // head, SwiGLU experts, softmax router with the chosen weights renormalised.
 #include <algorithm>
 #include <array>
+#include <string>
+#include <vector>
 
 #include "model/architecture.h"
 
@@ -76,6 +78,20 @@ void write_gguf(const ModelSpec& spec, formats::Metadata& metadata) {
   metadata.set("qwen3moe.expert_weights_norm", spec.moe.renormalize_top_k);
 }
 
+std::vector<std::string> lost_in_llama_cpp(const ModelSpec& spec) {
+  std::vector<std::string> losses;
+  if (!spec.moe.renormalize_top_k) {
+    losses.emplace_back("it always divides the chosen router weights by their sum");
+  }
+  if (spec.num_moe_layers() < spec.num_hidden_layers) {
+    losses.emplace_back("it expects experts in every layer, and will refuse the dense ones");
+  }
+  if (spec.attention_bias) {
+    losses.emplace_back("it has no place for biases of queries, keys and values");
+  }
+  return losses;
+}
+
 }  // namespace
 
 extern const Architecture kQwen3Moe{.hf_name = "Qwen3MoeForCausalLM",
@@ -85,6 +101,7 @@ extern const Architecture kQwen3Moe{.hf_name = "Qwen3MoeForCausalLM",
                                     .read_gguf = read_gguf,
                                     .write_hf = write_hf,
                                     .write_gguf = write_gguf,
-                                    .tensors = kTensors};
+                                    .tensors = kTensors,
+                                    .lost_in_llama_cpp = lost_in_llama_cpp};
 
 }  // namespace winnow::model

@@ -1,0 +1,125 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/tensor_group.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "model/exporter.h"
+
+namespace winnow::compress {
+namespace {
+
+using model::Role;
+
+// A matrix is decoded whole here; the largest of a model (the embedding) is cut into stretches of
+// about this many weights.
+constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
+
+/// Squared error of one stretch of rows, input moments (or 1) per column; f64, in row order within
+/// fixed parts, so that the thread count does not change it.
+double weighted_error(std::span<const float> original, const quant::PackedMatrix& packed,
+                      std::span<const double> moments, os::ThreadPool& pool) {
+  std::vector<double> row_errors(packed.rows);
+  std::vector<std::vector<float>> decoded(pool.size(), std::vector<float>(packed.cols));
+  pool.run(packed.rows, [&](std::size_t r, unsigned worker) {
+    std::vector<float>& row = decoded[worker];
+    packed.codec->decode(packed.row(r), packed.cols / packed.codec->block_size, row.data());
+    double sum = 0;
+    for (std::size_t j = 0; j < packed.cols; ++j) {
+      const double difference = double{original[r * packed.cols + j]} - row[j];
+      sum += (moments.empty() ? 1.0 : moments[j]) * difference * difference;
+    }
+    row_errors[r] = sum;
+  });
+  double total = 0;
+  for (const double error : row_errors) total += error;
+  return total;
+}
+
+double squared_norm(std::span<const float> weights) {
+  double sum = 0;
+  for (const float weight : weights) sum += double{weight} * weight;
+  return sum;
+}
+
+}  // namespace
+
+std::string TensorGroup::name() const {
+  const model::RoleTraits& role_traits = model::traits(role);
+  return role_traits.per_layer ? fmt::format("{} of layer {}", role_traits.name, index(layer))
+                               : std::string(role_traits.name);
+}
+
+std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint) {
+  std::vector<TensorGroup> groups;
+  checkpoint.for_each_role([&](Role role, LayerId layer) {
+    if (!model::traits(role).is_matrix) return;
+    const model::TensorRef ref = checkpoint.at(role, layer);
+    TensorGroup group;
+    group.role = role;
+    group.layer = layer;
+    group.weights = std::uint64_t{ref.rows} * ref.cols * checkpoint.part_count(role, layer);
+    groups.push_back(std::move(group));
+  });
+  return groups;
+}
+
+PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& group,
+                       const quant::Codec& codec, const InputMoments* moments,
+                       os::ThreadPool& pool) {
+  const std::size_t parts = checkpoint.part_count(group.role, group.layer);
+  const model::TensorRef shape = checkpoint.at(group.role, group.layer);
+  const std::size_t row_bytes = shape.cols / codec.block_size * codec.block_bytes;
+  PackedGroup result;
+  result.bytes.resize(parts * shape.rows * row_bytes);
+  const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / shape.cols);
+  double tokens = 0;
+  double norm = 0;
+  std::vector<float> weights;
+  for (std::uint32_t part = 0; part < parts; ++part) {
+    const ExpertId expert{part};
+    const model::TensorRef ref = checkpoint.at(group.role, group.layer, expert);
+    std::byte* const begin = result.bytes.data() + part * shape.rows * row_bytes;
+    result.parts.push_back({&codec, begin, shape.rows, shape.cols});
+    std::vector<double> sums;
+    std::vector<float> importance;
+    if (moments != nullptr) {
+      sums = moments->sums(group.role, group.layer, expert);
+      importance = moments->importance(group.role, group.layer, expert);
+      tokens += static_cast<double>(moments->tokens(group.role, group.layer, expert));
+    }
+    for (std::size_t row = 0; row < ref.rows; row += chunk) {
+      const std::size_t count = std::min(chunk, ref.rows - row);
+      weights.resize(count * ref.cols);
+      checkpoint.read_floats(ref, row, count, weights);
+      const std::span<std::byte> out(begin + row * row_bytes, count * row_bytes);
+      model::encode_rows(codec, weights, count, ref.cols, importance, out, pool);
+      result.error += weighted_error(weights, {&codec, out.data(), count, ref.cols}, sums, pool);
+      if (moments == nullptr) norm += squared_norm(weights);
+    }
+  }
+  const double divisor = moments == nullptr ? norm : tokens;
+  if (divisor > 0) result.error /= divisor;
+  return result;
+}
+
+std::vector<const quant::Codec*> candidate_codecs(const model::Checkpoint& checkpoint,
+                                                  const TensorGroup& group) {
+  const std::size_t cols = checkpoint.at(group.role, group.layer).cols;
+  std::vector<const quant::Codec*> candidates;
+  for (const quant::Codec* wanted : quant::all_codecs()) {
+    const quant::Codec& codec = quant::codec_for_row(*wanted, cols);
+    // F32 holds no more than the 16-bit checkpoint did.
+    if (codec.name == "F32" || codec.name == "F16") continue;
+    if (std::find(candidates.begin(), candidates.end(), &codec) == candidates.end()) {
+      candidates.push_back(&codec);
+    }
+  }
+  std::stable_sort(candidates.begin(), candidates.end(), [](const auto* a, const auto* b) {
+    return a->bits_per_weight() < b->bits_per_weight();
+  });
+  return candidates;
+}
+
+}  // namespace winnow::compress
