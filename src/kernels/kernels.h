@@ -56,6 +56,10 @@ struct Kernels {
   void (*silu_mul)(float* gate, const float* up, std::size_t n) noexcept;
   /// In place: x = exp(x - max) / sum. n >= 1.
   void (*softmax)(float* x, std::size_t n) noexcept;
+
+  /// Runs the ISA's int8 dot product on registers, in proportion to `steps`, and returns how many
+  /// operations that was (two per multiply-add); see measure_int8_rate.
+  std::uint64_t (*int8_probe)(std::uint64_t steps) noexcept;
 };
 
 /// Bytes of scratch memory that one thread needs to multiply with `w`.

@@ -8,13 +8,18 @@
 
 namespace winnow::os {
 
+enum class Pages {
+  kHuge,   ///< 2 MiB where the system grants them
+  kSmall,  ///< 4 KiB, to measure what the others are worth
+};
+
 /// Owns anonymous memory aligned to 4096 bytes (2 MiB for large ones, with transparent huge pages
 /// advised: fewer TLB misses are worth 5-15 % of the read rate). Zeroed. Moves only.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   /// Throws Error{kSystem} when the system has no memory.
-  explicit AlignedBuffer(std::size_t bytes);
+  explicit AlignedBuffer(std::size_t bytes, Pages pages = Pages::kHuge);
   AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
     swap(other);

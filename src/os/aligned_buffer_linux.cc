@@ -25,7 +25,7 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 }  // namespace
 
-AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
+AlignedBuffer::AlignedBuffer(std::size_t bytes, Pages pages) : size_(bytes) {
   if (bytes == 0) return;
   const std::size_t alignment = bytes >= kHugePage ? kHugePage : kPage;
   const auto with_alignment = checked_add(bytes, alignment);  // room to move the beginning
@@ -39,7 +39,9 @@ AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(bytes) {
   const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
   const std::uintptr_t aligned = (address + alignment - 1) / alignment * alignment;
   data_ = static_cast<std::byte*>(mapping_) + (aligned - address);
-  if (alignment == kHugePage) (void)::madvise(data_, bytes, MADV_HUGEPAGE);
+  if (alignment == kHugePage) {
+    (void)::madvise(data_, bytes, pages == Pages::kHuge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  }
 }
 
 AlignedBuffer::~AlignedBuffer() {

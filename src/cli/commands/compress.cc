@@ -58,10 +58,11 @@ void print_summary(Output& out, const compress::CompressResult& result) {
   }
   if (!result.measured) return;
   const metrics::Scores& scores = result.measured->all;
-  out.write(fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f} (predicted {:.5f}), same top "
-                        "token {:.2f} %\n",
-                        scores.tokens, scores.kl_divergence, scores.kl_standard_error,
-                        result.predicted_kl, 100 * scores.top1_agreement));
+  out.write(
+      fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f} (predicted {:.5f}), same top "
+                  "token {:.2f} %\n",
+                  scores.tokens, scores.kl_divergence, scores.kl_standard_error,
+                  result.predicted_kl, 100 * scores.top1_agreement));
 }
 
 void write_report(const Options& options, const Context& context,
@@ -99,11 +100,11 @@ void run(const Options& options, Context& context) {
   std::optional<metrics::WindowSet> windows;
   if (!options.data.empty()) {
     const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
-    windows = metrics::make_windows(
-        tokenizer, metrics::read_documents(options.data),
-        {.context = std::min<std::size_t>(options.context,
-                                          checkpoint.spec().max_position_embeddings),
-         .max_tokens = options.tokens});
+    windows =
+        metrics::make_windows(tokenizer, metrics::read_documents(options.data),
+                              {.context = std::min<std::size_t>(
+                                   options.context, checkpoint.spec().max_position_embeddings),
+                               .max_tokens = options.tokens});
   } else {
     context.log.warn("no --data: the weights alone decide, without knowing which of them matter");
   }

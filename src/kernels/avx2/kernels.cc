@@ -13,6 +13,7 @@
 WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX2)
 namespace winnow::kernels::avx2 {
 
+#include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/matmul_codes.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"

@@ -129,6 +129,15 @@ WINNOW_INLINE Ints dot_codes(const Weights& w, const Activations& x) {
   return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
+/// 4 products to a lane: sum + unsigned x times signed w; their pairs may saturate, so this serves
+/// to measure only.
+inline constexpr std::size_t kRegisterCodes = 32;
+WINNOW_INLINE Ints add_dot_u8i8(Ints sum, Ints x, Ints w) {
+  return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+}
+/// The compiler has to take `v` for changed and used.
+WINNOW_INLINE void keep(Ints& v) { asm volatile("" : "+x"(v)); }
+
 /// One step along a row: one activation block.
 struct FullStep {
   static constexpr std::size_t kCodes = 32;

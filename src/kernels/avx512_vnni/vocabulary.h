@@ -120,6 +120,12 @@ WINNOW_INLINE Activations prepare_activations(Ints codes) {
   return {_mm512_xor_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80)))};
 }
 
+/// 4 products to a lane: sum + unsigned x times signed w.
+inline constexpr std::size_t kRegisterCodes = 64;
+WINNOW_INLINE Ints add_dot_u8i8(Ints sum, Ints x, Ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
+/// The compiler has to take `v` for changed and used.
+WINNOW_INLINE void keep(Ints& v) { asm volatile("" : "+v"(v)); }
+
 /// One step along a row: two activation blocks.
 struct FullStep {
   static constexpr std::size_t kCodes = 64;

@@ -1,0 +1,38 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/cost.h"
+
+namespace winnow::engine {
+
+using model::Role;
+
+TokenCost token_cost(const model::Checkpoint& checkpoint) {
+  const model::ModelSpec& spec = checkpoint.spec();
+  TokenCost cost;
+  checkpoint.for_each_role([&](Role role, LayerId layer) {
+    const model::RoleTraits& traits = model::traits(role);
+    if (role == Role::kTokenEmbedding || role == Role::kOutput) return;
+    const std::size_t parts = checkpoint.part_count(role, layer);
+    const double used = traits.per_expert ? spec.moe.top_k : 1;
+    std::uint64_t bytes = 0;
+    for (std::uint32_t part = 0; part < parts; ++part) {
+      bytes += checkpoint.at(role, layer, ExpertId{part}).bytes().value;
+    }
+    cost.weight_bytes += used * static_cast<double>(bytes) / static_cast<double>(parts);
+    const model::TensorRef one = checkpoint.at(role, layer);
+    if (traits.is_matrix || role == Role::kRouter) {
+      cost.multiply_adds += static_cast<std::uint64_t>(used) * one.rows * one.cols;
+    }
+  });
+  const model::TensorRef embedding = checkpoint.at(Role::kTokenEmbedding);
+  const model::TensorRef output =
+      spec.tie_word_embeddings ? embedding : checkpoint.at(Role::kOutput);
+  cost.weight_bytes +=
+      static_cast<double>(embedding.row_bytes()) + static_cast<double>(output.bytes().value);
+  cost.output_multiply_adds = std::uint64_t{output.rows} * output.cols;
+  cost.kv_bytes_per_position =
+      std::uint64_t{2} * spec.num_hidden_layers * spec.key_value_width() * sizeof(float);
+  return cost;
+}
+
+}  // namespace winnow::engine

@@ -1,0 +1,39 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// What one token costs in bytes and multiply-adds, counted from a model's matrices: the yardstick
+// beside the machine's limits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/units.h"
+#include "model/checkpoint.h"
+
+namespace winnow::engine {
+
+struct TokenCost {
+  /// Weight bytes that decoding one token touches: one row of the embedding, all dense tensors,
+  /// top_k experts of each layer (of the layer's mean size), the output matrix.
+  double weight_bytes = 0;
+  /// Bytes of keys and values for one earlier position, all layers.
+  std::uint64_t kv_bytes_per_position = 0;
+  /// Multiply-adds of weight matrices without the output matrix; attention scores not counted.
+  std::uint64_t multiply_adds = 0;
+  /// Those of the output matrix.
+  std::uint64_t output_multiply_adds = 0;
+
+  /// Bytes of weights, keys and values for a token at this position.
+  double decode_bytes(double position) const {
+    return weight_bytes + position * static_cast<double>(kv_bytes_per_position);
+  }
+  /// Multiply-adds per token of a prompt, whose last token alone needs the output matrix.
+  double prefill_multiply_adds(std::size_t prompt_tokens) const {
+    return static_cast<double>(multiply_adds) +
+           static_cast<double>(output_multiply_adds) / static_cast<double>(prompt_tokens);
+  }
+};
+
+TokenCost token_cost(const model::Checkpoint& checkpoint);
+
+}  // namespace winnow::engine
