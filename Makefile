@@ -37,7 +37,7 @@ install:
 	DESTDIR=$(DESTDIR) cmake --install build/release --prefix $(PREFIX)
 
 format:
-	git ls-files --cached --others --exclude-standard '*.cc' '*.h' | xargs clang-format-14 -i
+	git ls-files --cached --others --exclude-standard '*.cc' '*.h' '*.inl' | xargs clang-format-14 -i
 
 lint:
 	@scripts/lint

@@ -5,7 +5,7 @@
 from sources import ROOT, finish, read, tracked_files
 
 LIMIT = 500
-_SOURCES = (".cc", ".h", ".py", ".sh", ".cmake", ".def")
+_SOURCES = (".cc", ".h", ".inl", ".py", ".sh", ".cmake", ".def")
 # path: reason
 _EXCEPTIONS = {}
 

@@ -11,7 +11,7 @@ import re
 
 from sources import ROOT, finish, read, tracked_files
 
-_SOURCES = (".cc", ".h", ".py", ".sh", ".cmake")
+_SOURCES = (".cc", ".h", ".inl", ".py", ".sh", ".cmake")
 # In pieces, because the reuse tool would take these lines for marks of this file.
 _COPYRIGHT = "SPDX-" "FileCopyrightText: The Winnow authors"
 _LICENCE = "SPDX-" "License-Identifier: Apache-2.0"

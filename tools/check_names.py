@@ -13,7 +13,7 @@ _RULES = (
     (re.compile(r"\b(?:FIX" r"ME|XX" r"X|HA" r"CK)\b"), "an open end; mend it or open an issue"),
     (re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE), "a merge conflict"),
 )
-_TEXT = {".cc", ".h", ".def", ".py", ".sh", ".md", ".txt", ".cmake", ".json", ".toml", ".yml", ""}
+_TEXT = {".cc", ".h", ".inl", ".def", ".py", ".sh", ".md", ".txt", ".cmake", ".json", ".toml", ".yml", ""}
 # Texts of others: model data, licences.
 _OTHERS = ("models/", "LICENSE", "testdata/", "fuzz/corpus/")
 

@@ -5,8 +5,8 @@
 registry.def, routes.def   NAME(kThing, ...): the object kThing is defined in one .cc beside the list;
                            nothing of the same type beside it is missing from the list; in a folder
                            of extensions every .cc defines one.
-table.def                  NAME(thing): some .cc beside the list defines a function `thing`, or is
-                           called name_thing.cc.
+table.def                  NAME(thing): some .cc beside the list, or an .inl file that it includes,
+                           defines a function `thing`.
 dispatch_*.def             ISA(folder, ...): the folder has a table.def; all such folders are listed.
 """
 
@@ -15,6 +15,7 @@ import re
 from sources import ROOT, finish, read, tracked_files, without_comments, without_comments_and_strings
 
 _ENTRY = re.compile(r"^\s*([A-Z_0-9]+)\(\s*(\w+)[^)]*\)", re.MULTILINE)
+_INLINE = re.compile(r'^\s*#\s*include\s*"([^"]+\.inl)"', re.MULTILINE)
 _OBJECT = re.compile(r"^extern\s+(?:constinit\s+)?const\s+([\w:]+)\s+(\w+)\s*[{(=]", re.MULTILINE)
 
 
@@ -61,10 +62,11 @@ def check_table(root, files, path):
     names = [name for _, name in entries(root, path)]
     found = duplicates(path, names)
     sources = neighbours(files, path.parent)
+    sources += {f"src/{include}" for source in sources
+                for include in _INLINE.findall(read(root, source)) if (root / "src" / include).is_file()}
     text = "\n".join(without_comments_and_strings(read(root, source)) for source in sources)
-    for macro, name in entries(root, path):
-        file_name = f"{macro.lower()}_{name}.cc"
-        if not re.search(rf"\b{name}\s*\(", text) and file_name not in [s.name for s in sources]:
+    for name in names:
+        if not re.search(rf"\b{name}\s*\(", text):
             found.append(f"{path}: no file beside it defines '{name}'")
     return found
 

@@ -118,6 +118,13 @@ class Registries(Tree):
         self.assert_finds(check_registries.problems(self.file("src/kernels/avx2/a.cc", "int y;\n")),
                           "'dot'")
 
+    def test_a_kernel_in_an_included_algorithm_counts(self):
+        self.file("src/kernels/dispatch_x86.def", "ISA(avx2, kAvx2)\n")
+        self.file("src/kernels/avx2/table.def", "KERNEL(dot)\n")
+        self.file("src/kernels/detail/dot.inl", "float dot(int n) {}\n")
+        self.assertEqual(check_registries.problems(
+            self.file("src/kernels/avx2/a.cc", '#include "kernels/detail/dot.inl"\n')), [])
+
     def test_an_isa_that_no_dispatch_names_is_found(self):
         root = self.file("src/kernels/avx2/table.def", "// none yet\n")
         self.assert_finds(check_registries.problems(root), "never used")

@@ -26,9 +26,9 @@ def tracked_files(root):
 
 
 def cpp_files(root, folder="src"):
-    """The .cc and .h files below `folder`, as paths relative to the root."""
+    """The .cc, .h and .inl files below `folder`, as paths relative to the root."""
     return [path for path in tracked_files(root)
-            if path.parts[0] == folder and path.suffix in (".cc", ".h")]
+            if path.parts[0] == folder and path.suffix in (".cc", ".h", ".inl")]
 
 
 def read(root, path):

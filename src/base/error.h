@@ -68,10 +68,10 @@ decltype(auto) with_context(std::string_view context, Body&& body) {
 }  // namespace winnow
 
 /// A contract at a module's edge; always on.
-#define WINNOW_CHECK(condition)                                      \
-  do {                                                               \
-    if (!(condition)) [[unlikely]]                                   \
-      ::winnow::check_failed(#condition, __FILE__, __LINE__);        \
+#define WINNOW_CHECK(condition)                               \
+  do {                                                        \
+    if (!(condition)) [[unlikely]]                            \
+      ::winnow::check_failed(#condition, __FILE__, __LINE__); \
   } while (false)
 
 /// A contract inside kernels; on in debug builds only.

@@ -16,8 +16,8 @@ class Log {
   virtual void info(std::string_view /*message*/) {}
   virtual void warn(std::string_view /*message*/) {}
   /// `done` of `total` units ("tokens", "bytes") of `stage` are finished; total 0 means unknown.
-  virtual void progress(std::string_view /*stage*/, std::uint64_t /*done*/,
-                        std::uint64_t /*total*/, std::string_view /*unit*/) {}
+  virtual void progress(std::string_view /*stage*/, std::uint64_t /*done*/, std::uint64_t /*total*/,
+                        std::string_view /*unit*/) {}
   /// True once the user asked to stop; long loops call `check_interrupt`.
   virtual bool stop_requested() const { return false; }
   /// Throws Error{kInterrupted} when a stop was requested.

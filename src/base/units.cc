@@ -18,11 +18,16 @@ struct Suffix {
   double factor;
 };
 constexpr std::array kSuffixes = {
-    Suffix{"", 1},          Suffix{"b", 1},
-    Suffix{"kb", 1e3},      Suffix{"mb", 1e6},
-    Suffix{"gb", 1e9},      Suffix{"tb", 1e12},
-    Suffix{"kib", 1024.0},  Suffix{"mib", 1048576.0},
-    Suffix{"gib", 1073741824.0}, Suffix{"tib", 1099511627776.0},
+    Suffix{"", 1},
+    Suffix{"b", 1},
+    Suffix{"kb", 1e3},
+    Suffix{"mb", 1e6},
+    Suffix{"gb", 1e9},
+    Suffix{"tb", 1e12},
+    Suffix{"kib", 1024.0},
+    Suffix{"mib", 1048576.0},
+    Suffix{"gib", 1073741824.0},
+    Suffix{"tib", 1099511627776.0},
 };
 
 }  // namespace

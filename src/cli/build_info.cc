@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "kernels/kernels.h"
+#include "os/cpu_features.h"
 #include "winnow_build_info.h"
 
 namespace winnow::cli {
@@ -21,13 +23,7 @@ std::string compiler() {
 }
 
 std::string detected_isa() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")) {
-    return "avx512_vnni";
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2_fma";
-#endif
-  return "scalar";
+  return std::string(kernels::supported_isas(os::CpuFeatures::detect()).front()->isa);
 }
 
 std::string version_text() {

@@ -15,7 +15,6 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::Not;
 
 /// A log that writes into a pipe, with a clock that the test moves.
 class ConsoleLogTest : public testing::Test {

@@ -27,11 +27,11 @@ std::string joined(const std::vector<std::string>& parts, std::string_view separ
 }  // namespace
 
 CLI::Option* add_value(CLI::App& app, const OptionText& text,
-                       std::function<void(const std::string&)> assign, std::string fallback) {
-  CLI::Option* option =
-      app.add_option_function<std::string>(text.names, std::move(assign), text.help);
+                       const std::function<void(const std::string&)>& assign,
+                       const std::string& fallback) {
+  CLI::Option* option = app.add_option_function<std::string>(text.names, assign, text.help);
   option->type_name(text.value)->take_last();
-  if (!fallback.empty()) option->default_str(std::move(fallback));
+  if (!fallback.empty()) option->default_str(fallback);
   return option;
 }
 

@@ -32,7 +32,8 @@ struct OptionText {
 /// Calls `assign` with each value's text once all arguments are read. The last wins when the option
 /// is repeated. `fallback` is shown in help as the default unless empty.
 CLI::Option* add_value(CLI::App& app, const OptionText& text,
-                       std::function<void(const std::string&)> assign, std::string fallback = "");
+                       const std::function<void(const std::string&)>& assign,
+                       const std::string& fallback = "");
 
 /// True when given.
 CLI::Option* add_flag(CLI::App& app, const std::string& names, bool& target,

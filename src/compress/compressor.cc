@@ -32,8 +32,8 @@ SplitText split_text(const metrics::WindowSet& all, std::uint64_t probe_tokens,
                      std::uint32_t vocab_size) {
   const std::uint64_t total = all.scored_tokens();
   const std::uint64_t fits = kProbeBytes / (std::uint64_t{4} * vocab_size);
-  const std::uint64_t wanted = std::max<std::uint64_t>(
-      std::min({probe_tokens, total / 4, fits}), 1);
+  const std::uint64_t wanted =
+      std::max<std::uint64_t>(std::min({probe_tokens, total / 4, fits}), 1);
   const std::size_t stride = static_cast<std::size_t>(std::max<std::uint64_t>(2, total / wanted));
   SplitText text{{all.domains, {}}, {all.domains, {}}};
   std::uint64_t held_out = 0;
@@ -181,7 +181,8 @@ void Compressor::choose() {
                                                   static_cast<double>(source_.num_parameters())));
   const auto picks = budget < fixed ? std::nullopt : solve_knapsack(items, budget - fixed);
   if (!picks) {
-    fail(ErrorCode::kBudget, "the budget of {} cannot be met: the smallest possible {} is {} ({} "
+    fail(ErrorCode::kBudget,
+         "the budget of {} cannot be met: the smallest possible {} is {} ({} "
          "bytes, {:.3f} bits per weight)",
          format_bytes({budget}), options_.file_budget ? "file" : "model",
          format_bytes({fixed + least}), fixed + least,

@@ -45,8 +45,8 @@ double KlProbe::divergence(engine::Engine& engine) {
     run(engine, windows_[w], logits_);
     std::vector<double> kl(logits_.rows());
     engine.pool().run(kl.size(), [&](std::size_t r, unsigned) {
-      kl[r] = metrics::compare(std::as_const(reference_[w]).row(r),
-                               std::as_const(logits_).row(r)).kl;
+      kl[r] =
+          metrics::compare(std::as_const(reference_[w]).row(r), std::as_const(logits_).row(r)).kl;
     });
     for (const double value : kl) total += value;  // in token order: the same for any thread count
   }

@@ -68,8 +68,9 @@ std::vector<State> extend(const std::vector<State>& before, const std::vector<Ch
 
 }  // namespace
 
-std::optional<std::vector<std::size_t>> solve_knapsack(
-    std::span<const std::vector<Choice>> items, std::uint64_t budget, std::size_t max_states) {
+std::optional<std::vector<std::size_t>> solve_knapsack(std::span<const std::vector<Choice>> items,
+                                                       std::uint64_t budget,
+                                                       std::size_t max_states) {
   WINNOW_CHECK(max_states >= 1);
   const std::uint64_t unit = choose_unit(items, budget, max_states);
   const std::uint64_t capacity = budget / unit;

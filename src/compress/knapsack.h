@@ -23,8 +23,9 @@ struct Choice {
 /// (Kellerer, Pferschy, Pisinger 2004, chapter 11). Their number is at most budget / gcd(bytes);
 /// beyond `max_states` the bytes are rounded up to a coarser unit, which keeps every solution
 /// within the budget and costs at most one unit per item of optimality.
-std::optional<std::vector<std::size_t>> solve_knapsack(
-    std::span<const std::vector<Choice>> items, std::uint64_t budget,
-    std::size_t max_states = std::size_t{1} << 22);
+std::optional<std::vector<std::size_t>> solve_knapsack(std::span<const std::vector<Choice>> items,
+                                                       std::uint64_t budget,
+                                                       std::size_t max_states = std::size_t{1}
+                                                                                << 22);
 
 }  // namespace winnow::compress

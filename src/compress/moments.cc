@@ -20,16 +20,23 @@ Site site_of(Role role) {
   switch (role) {
     case Role::kQueryProj:
     case Role::kKeyProj:
-    case Role::kValueProj: return Site::kAttentionInput;
-    case Role::kAttentionOutput: return Site::kAttentionInner;
+    case Role::kValueProj:
+      return Site::kAttentionInput;
+    case Role::kAttentionOutput:
+      return Site::kAttentionInner;
     case Role::kGateProj:
     case Role::kUpProj:
-    case Role::kRouter: return Site::kFfnInput;
-    case Role::kDownProj: return Site::kFfnInner;
+    case Role::kRouter:
+      return Site::kFfnInput;
+    case Role::kDownProj:
+      return Site::kFfnInner;
     case Role::kExpertGateProj:
-    case Role::kExpertUpProj: return Site::kExpertInput;
-    case Role::kExpertDownProj: return Site::kExpertInner;
-    default: return Site::kOutputInput;  // the output matrix, which tied embeddings share
+    case Role::kExpertUpProj:
+      return Site::kExpertInput;
+    case Role::kExpertDownProj:
+      return Site::kExpertInner;
+    default:
+      return Site::kOutputInput;  // the output matrix, which tied embeddings share
   }
 }
 

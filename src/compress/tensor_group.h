@@ -18,10 +18,10 @@ namespace winnow::compress {
 /// One way to store a group, and what is known of it.
 struct GroupOption {
   const quant::Codec* codec = nullptr;
-  Bytes payload;           ///< of the packed weights
-  Bytes bytes;             ///< in the file, padding included
-  double error = 0;        ///< squared output error per calibration token (see `pack_group`)
-  double predicted_kl = 0; ///< nats per token that it is expected to add
+  Bytes payload;            ///< of the packed weights
+  Bytes bytes;              ///< in the file, padding included
+  double error = 0;         ///< squared output error per calibration token (see `pack_group`)
+  double predicted_kl = 0;  ///< nats per token that it is expected to add
 };
 
 struct TensorGroup {
@@ -30,7 +30,7 @@ struct TensorGroup {
   std::uint64_t weights = 0;
   double kl_per_error = 0;  ///< measured slope: nats per unit of `GroupOption::error`
   std::vector<GroupOption> options;
-  std::size_t chosen = 0;   ///< index into options
+  std::size_t chosen = 0;  ///< index into options
 
   /// "expert_down_proj of layer 3"
   std::string name() const;

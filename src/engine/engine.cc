@@ -99,8 +99,7 @@ void Engine::State::embed(std::span<const SequenceInput> sequences) {
 }
 
 void Engine::State::normalize(std::span<const float> weight) {
-  const std::size_t parts =
-      std::min<std::size_t>(residual.rows(), std::size_t{pool.size()} * 4);
+  const std::size_t parts = std::min<std::size_t>(residual.rows(), std::size_t{pool.size()} * 4);
   pool.run(parts, [&](std::size_t part, unsigned) {
     const os::Range range = os::split(residual.rows(), parts, part);
     for (std::size_t t = range.begin; t < range.end; ++t) {

@@ -54,7 +54,8 @@ class RouterRecorder final : public Observer {
       const auto row = router_logits.row(t);
       logits.insert(logits.end(), row.begin(), row.end());
     }
-    for (const ExpertId expert : routing.experts) experts.push_back(static_cast<int>(index(expert)));
+    for (const ExpertId expert : routing.experts)
+      experts.push_back(static_cast<int>(index(expert)));
     weights.insert(weights.end(), routing.weights.begin(), routing.weights.end());
   }
   std::vector<float> logits;
@@ -66,7 +67,8 @@ class GrainGolden : public testing::TestWithParam<std::string> {
  protected:
   GrainGolden() : checkpoint_(model::Checkpoint::open(kGrain)) {
     const auto isas = kernels::supported_isas(os::CpuFeatures::detect());
-    supported_ = std::any_of(isas.begin(), isas.end(), [](const auto* isa) { return isa->isa == GetParam(); });
+    supported_ = std::any_of(isas.begin(), isas.end(),
+                             [](const auto* isa) { return isa->isa == GetParam(); });
     if (supported_) {
       engine_ = std::make_unique<Engine>(checkpoint_, EngineOptions{2, GetParam()}, log_);
     }
@@ -108,13 +110,15 @@ TEST_P(GrainGolden, LogitsAndRouterChoicesOfThePromptsAgree) {
     const std::size_t top_k = engine_->spec().moe.top_k;
     const std::size_t num_experts = engine_->spec().moe.num_experts;
     for (std::size_t i = 0; i < experts.size() / top_k; ++i) {
-      std::vector<float> sorted(router.begin() + static_cast<std::ptrdiff_t>(i * num_experts),
-                                router.begin() + static_cast<std::ptrdiff_t>((i + 1) * num_experts));
+      std::vector<float> sorted(
+          router.begin() + static_cast<std::ptrdiff_t>(i * num_experts),
+          router.begin() + static_cast<std::ptrdiff_t>((i + 1) * num_experts));
       std::sort(sorted.rbegin(), sorted.rend());
       const bool near_tie = sorted[top_k - 1] - sorted[top_k] <= kRouterMargin;
       excused += near_tie;
       ++choices;
-      auto ours = std::vector<int>(&recorder.experts[i * top_k], &recorder.experts[(i + 1) * top_k]);
+      auto ours =
+          std::vector<int>(&recorder.experts[i * top_k], &recorder.experts[(i + 1) * top_k]);
       auto theirs = std::vector<int>(&experts[i * top_k], &experts[i * top_k] + top_k);
       std::sort(ours.begin(), ours.end());
       std::sort(theirs.begin(), theirs.end());
@@ -145,7 +149,8 @@ TEST_P(GrainGolden, RouterChoicesOfTheFirstWindowsAgree) {
     for (std::size_t i = 0; i < margin.size(); ++i) {
       ++choices;
       excused += margin[i] <= kRouterMargin;
-      auto ours = std::vector<int>(&recorder.experts[i * top_k], &recorder.experts[i * top_k] + top_k);
+      auto ours =
+          std::vector<int>(&recorder.experts[i * top_k], &recorder.experts[i * top_k] + top_k);
       auto theirs = std::vector<int>(&experts[i * top_k], &experts[i * top_k] + top_k);
       std::sort(ours.begin(), ours.end());
       std::sort(theirs.begin(), theirs.end());

@@ -13,13 +13,13 @@ namespace winnow::engine {
 
 /// An input that one or more weight matrices share.
 enum class Site : std::uint8_t {
-  kAttentionInput,   ///< of the query, key and value projections; [tokens, hidden_size]
-  kAttentionInner,   ///< of the attention output projection; [tokens, heads * head_dim]
-  kFfnInput,         ///< of the router or the dense gate and up projections; [tokens, hidden_size]
-  kFfnInner,         ///< of the dense down projection; [tokens, intermediate_size]
-  kExpertInput,      ///< of an expert's gate and up projections; only the tokens routed to it
-  kExpertInner,      ///< of an expert's down projection; only the tokens routed to it
-  kOutputInput,      ///< of the output matrix; [tokens, hidden_size]
+  kAttentionInput,  ///< of the query, key and value projections; [tokens, hidden_size]
+  kAttentionInner,  ///< of the attention output projection; [tokens, heads * head_dim]
+  kFfnInput,        ///< of the router or the dense gate and up projections; [tokens, hidden_size]
+  kFfnInner,        ///< of the dense down projection; [tokens, intermediate_size]
+  kExpertInput,     ///< of an expert's gate and up projections; only the tokens routed to it
+  kExpertInner,     ///< of an expert's down projection; only the tokens routed to it
+  kOutputInput,     ///< of the output matrix; [tokens, hidden_size]
 };
 
 /// The chosen experts of one layer: [tokens, top_k], row-major, best first.

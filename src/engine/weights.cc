@@ -16,8 +16,7 @@ namespace {
 
 constexpr std::uint64_t kAlignment = 64;  // matrices begin on cache lines
 
-experts::MatrixLocation location(const model::Checkpoint& checkpoint,
-                                 const model::TensorRef& ref) {
+experts::MatrixLocation location(const model::Checkpoint& checkpoint, const model::TensorRef& ref) {
   return {checkpoint.file().files()[ref.info->file].get(), ref.info->offset + ref.offset,
           &ref.codec(), ref.rows, ref.cols};
 }
@@ -92,8 +91,8 @@ experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint) 
       const auto at = [&](Role role) {
         return location(checkpoint, checkpoint.at(role, layer, ExpertId{e}));
       };
-      catalogue[l].push_back({at(Role::kExpertGateProj), at(Role::kExpertUpProj),
-                              at(Role::kExpertDownProj)});
+      catalogue[l].push_back(
+          {at(Role::kExpertGateProj), at(Role::kExpertUpProj), at(Role::kExpertDownProj)});
     }
   }
   return catalogue;

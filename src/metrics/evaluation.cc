@@ -234,8 +234,7 @@ Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const Wind
   }
   Evaluation evaluation;
   evaluation.has_reference = reference != nullptr;
-  evaluation.has_routing =
-      reference != nullptr && same_moe_layers(model.spec(), reference->spec());
+  evaluation.has_routing = reference != nullptr && same_moe_layers(model.spec(), reference->spec());
   evaluation.all = all.result();
   for (std::size_t d = 0; d < domains.size(); ++d) {
     evaluation.domains.emplace_back(windows.domains[d], domains[d].result());

@@ -24,9 +24,9 @@ struct Scores {
   double kl_divergence = 0;  ///< KL(reference || model), nats per token
   double kl_standard_error = 0;
   double kl_p99 = 0;
-  double top1_agreement = 0;      ///< share of tokens where both prefer the same one
-  double routing_agreement = 0;   ///< mean over tokens and MoE layers of shared experts / top_k
-  double esap = 0;                ///< mean of 1 - total variation (expected acceptance rate)
+  double top1_agreement = 0;     ///< share of tokens where both prefer the same one
+  double routing_agreement = 0;  ///< mean over tokens and MoE layers of shared experts / top_k
+  double esap = 0;               ///< mean of 1 - total variation (expected acceptance rate)
 };
 
 struct Evaluation {

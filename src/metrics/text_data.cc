@@ -27,9 +27,10 @@ void read_jsonl(const std::filesystem::path& path, std::string_view text,
     const std::string where = fmt::format("{}: line {}", path.string(), line_number);
     const Json value = parse_json(line, where);
     if (value.is_object() && value.contains("messages") && !value.contains("text")) {
-      fail_data("{}: 'messages' need the model's chat template, which is not applied to data; "
-                "provide the rendered conversation as 'text'",
-                where);
+      fail_data(
+          "{}: 'messages' need the model's chat template, which is not applied to data; "
+          "provide the rendered conversation as 'text'",
+          where);
     }
     if (!value.is_object() || !value.contains("text") || !value["text"].is_string()) {
       fail_data("{}: expected an object with a string 'text'", where);
@@ -131,10 +132,9 @@ WindowSet make_windows(const text::Tokenizer& tokenizer, std::span<const Documen
   for (const Document& document : documents) {
     const auto [at, added] = domain_index.emplace(document.domain, set.domains.size());
     if (added) set.domains.push_back(document.domain);
-    const std::vector<TokenId> ids =
-        with_context(document.source, [&] {
-          return tokenizer.encode(document.text, text::SpecialTokens::kAsText);
-        });
+    const std::vector<TokenId> ids = with_context(document.source, [&] {
+      return tokenizer.encode(document.text, text::SpecialTokens::kAsText);
+    });
     for (std::size_t i = 0; i < ids.size(); i += stretch) {
       Window window;
       window.domain = at->second;

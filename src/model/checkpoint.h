@@ -23,7 +23,8 @@
 
 namespace winnow::model {
 
-/// Where one matrix or vector lies: a whole tensor, one expert of a stack, or a part of a fused one.
+/// Where one matrix or vector lies: a whole tensor, one expert of a stack, or a part of a fused
+/// one.
 struct TensorRef {
   const formats::TensorInfo* info = nullptr;
   std::uint64_t offset = 0;  ///< of the first byte, from the beginning of the tensor's payload
@@ -50,7 +51,8 @@ class Checkpoint {
   /// Read and checked on the first call. Throws Error{kBadData}.
   text::TokenizerSpec tokenizer_spec() const;
 
-  /// Layer and expert are ignored for roles without them. Nothing when the layer has no such tensor.
+  /// Layer and expert are ignored for roles without them. Nothing when the layer has no such
+  /// tensor.
   std::optional<TensorRef> find(Role role, LayerId layer = {}, ExpertId expert = {}) const;
   /// As `find`, for tensors that the caller knows to exist. Throws Error{kInternal} otherwise.
   TensorRef at(Role role, LayerId layer = {}, ExpertId expert = {}) const;

@@ -24,7 +24,8 @@ bool HfConfig::has(std::string_view key) const { return find(key) != nullptr; }
 std::uint32_t HfConfig::integer(std::string_view key) const {
   const Json* value = find(key);
   if (value == nullptr) fail_data("{}: key '{}' is missing", source_, key);
-  if (!value->is_number_integer() || (value->is_number_unsigned() ? false : value->get<std::int64_t>() < 0) ||
+  if (!value->is_number_integer() ||
+      (value->is_number_unsigned() ? false : value->get<std::int64_t>() < 0) ||
       value->get<std::uint64_t>() > std::numeric_limits<std::uint32_t>::max()) {
     fail_data("{}: key '{}' is {}; expected a non-negative integer below 2^32", source_, key,
               dump_json(*value));
@@ -192,8 +193,7 @@ ModelSpec read_common_gguf(const GgufConfig& config) {
   spec.hidden_size = config.integer("embedding_length");
   spec.intermediate_size = config.integer_or("feed_forward_length", 0);
   spec.num_attention_heads = config.integer("attention.head_count");
-  spec.num_key_value_heads =
-      config.integer_or("attention.head_count_kv", spec.num_attention_heads);
+  spec.num_key_value_heads = config.integer_or("attention.head_count_kv", spec.num_attention_heads);
   const std::uint32_t heads = spec.num_attention_heads;
   spec.head_dim =
       config.integer_or("attention.key_length", heads == 0 ? 0 : spec.hidden_size / heads);

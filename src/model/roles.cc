@@ -79,32 +79,46 @@ std::optional<tensor::Shape> expected_shape(const ModelSpec& spec, Role role, La
     return present ? std::optional(shape) : std::nullopt;
   };
   switch (role) {
-    case kTokenEmbedding: return Shape{spec.vocab_size, hidden};
-    case kOutput: return only_if(!spec.tie_word_embeddings, {spec.vocab_size, hidden});
+    case kTokenEmbedding:
+      return Shape{spec.vocab_size, hidden};
+    case kOutput:
+      return only_if(!spec.tie_word_embeddings, {spec.vocab_size, hidden});
     case kOutputNorm:
     case kAttentionNorm:
-    case kFfnNorm: return Shape{hidden};
-    case kQueryProj: return Shape{query, hidden};
+    case kFfnNorm:
+      return Shape{hidden};
+    case kQueryProj:
+      return Shape{query, hidden};
     case kKeyProj:
-    case kValueProj: return Shape{key_value, hidden};
-    case kQueryBias: return only_if(spec.attention_bias, {query});
+    case kValueProj:
+      return Shape{key_value, hidden};
+    case kQueryBias:
+      return only_if(spec.attention_bias, {query});
     case kKeyBias:
-    case kValueBias: return only_if(spec.attention_bias, {key_value});
+    case kValueBias:
+      return only_if(spec.attention_bias, {key_value});
     case kQueryNorm:
       return only_if(spec.query_key_norm != QueryKeyNorm::kNone,
                      {full_width ? query : spec.head_dim});
     case kKeyNorm:
       return only_if(spec.query_key_norm != QueryKeyNorm::kNone,
                      {full_width ? key_value : spec.head_dim});
-    case kAttentionOutput: return Shape{hidden, query};
-    case kAttentionOutputBias: return only_if(spec.attention_output_bias, {hidden});
+    case kAttentionOutput:
+      return Shape{hidden, query};
+    case kAttentionOutputBias:
+      return only_if(spec.attention_output_bias, {hidden});
     case kGateProj:
-    case kUpProj: return only_if(!moe, {dense_inner, hidden});
-    case kDownProj: return only_if(!moe, {hidden, dense_inner});
-    case kRouter: return only_if(moe, {spec.moe.num_experts, hidden});
+    case kUpProj:
+      return only_if(!moe, {dense_inner, hidden});
+    case kDownProj:
+      return only_if(!moe, {hidden, dense_inner});
+    case kRouter:
+      return only_if(moe, {spec.moe.num_experts, hidden});
     case kExpertGateProj:
-    case kExpertUpProj: return only_if(moe, {inner, hidden});
-    case kExpertDownProj: return only_if(moe, {hidden, inner});
+    case kExpertUpProj:
+      return only_if(moe, {inner, hidden});
+    case kExpertDownProj:
+      return only_if(moe, {hidden, inner});
   }
   return std::nullopt;
 }

@@ -20,28 +20,28 @@ struct ModelSpec;
 
 /// Matrices are [out_features, in_features]; y = down(silu(gate(x)) * up(x)).
 enum class Role : std::uint8_t {
-  kTokenEmbedding,    ///< [vocab_size, hidden_size]; also the output matrix when embeddings are tied
-  kOutputNorm,        ///< [hidden_size]
-  kOutput,            ///< [vocab_size, hidden_size]
-  kAttentionNorm,     ///< [hidden_size]
-  kQueryProj,         ///< [num_attention_heads * head_dim, hidden_size]
-  kQueryBias,         ///< [num_attention_heads * head_dim]
-  kKeyProj,           ///< [num_key_value_heads * head_dim, hidden_size]
+  kTokenEmbedding,  ///< [vocab_size, hidden_size]; also the output matrix when embeddings are tied
+  kOutputNorm,      ///< [hidden_size]
+  kOutput,          ///< [vocab_size, hidden_size]
+  kAttentionNorm,   ///< [hidden_size]
+  kQueryProj,       ///< [num_attention_heads * head_dim, hidden_size]
+  kQueryBias,       ///< [num_attention_heads * head_dim]
+  kKeyProj,         ///< [num_key_value_heads * head_dim, hidden_size]
   kKeyBias,
-  kValueProj,         ///< [num_key_value_heads * head_dim, hidden_size]
+  kValueProj,  ///< [num_key_value_heads * head_dim, hidden_size]
   kValueBias,
-  kQueryNorm,         ///< [head_dim], or the whole width of the projection
+  kQueryNorm,  ///< [head_dim], or the whole width of the projection
   kKeyNorm,
-  kAttentionOutput,   ///< [hidden_size, num_attention_heads * head_dim]
+  kAttentionOutput,  ///< [hidden_size, num_attention_heads * head_dim]
   kAttentionOutputBias,
-  kFfnNorm,           ///< [hidden_size]
-  kGateProj,          ///< dense layers: [intermediate_size, hidden_size]
+  kFfnNorm,   ///< [hidden_size]
+  kGateProj,  ///< dense layers: [intermediate_size, hidden_size]
   kUpProj,
-  kDownProj,          ///< dense layers: [hidden_size, intermediate_size]
-  kRouter,            ///< [num_experts, hidden_size]
-  kExpertGateProj,    ///< each expert: [moe_intermediate_size, hidden_size]
+  kDownProj,        ///< dense layers: [hidden_size, intermediate_size]
+  kRouter,          ///< [num_experts, hidden_size]
+  kExpertGateProj,  ///< each expert: [moe_intermediate_size, hidden_size]
   kExpertUpProj,
-  kExpertDownProj,    ///< each expert: [hidden_size, moe_intermediate_size]
+  kExpertDownProj,  ///< each expert: [hidden_size, moe_intermediate_size]
 };
 
 inline constexpr std::size_t kNumRoles = static_cast<std::size_t>(Role::kExpertDownProj) + 1;

@@ -74,8 +74,8 @@ void Attention::store_keys_and_values(const Compute& compute, const DenseWeights
         const std::size_t position = sequence.cache->length() + r;
         normalize_and_rotate(compute, query_norm, query_.row(token).data(),
                              spec_.num_attention_heads, token);
-        normalize_and_rotate(compute, key_norm, key_.row(token).data(),
-                             spec_.num_key_value_heads, token);
+        normalize_and_rotate(compute, key_norm, key_.row(token).data(), spec_.num_key_value_heads,
+                             token);
         for (std::size_t h = 0; h < spec_.num_key_value_heads; ++h) {
           std::copy_n(key_.row(token).data() + h * dim, dim,
                       sequence.cache->keys(layer, h) + position * dim);
@@ -121,9 +121,8 @@ void Attention::attend(const Compute& compute, LayerId layer,
 }
 
 void Attention::forward(const Compute& compute, const DenseWeights& weights, LayerId layer,
-                        tensor::MatrixView<const float> x,
-                        std::span<const SequenceRows> sequences, tensor::MatrixView<float> out,
-                        Observer* observer) {
+                        tensor::MatrixView<const float> x, std::span<const SequenceRows> sequences,
+                        tensor::MatrixView<float> out, Observer* observer) {
   if (query_.rows() != x.rows) {
     query_ = tensor::Matrix<float>(x.rows, spec_.query_width());
     key_ = tensor::Matrix<float>(x.rows, spec_.key_value_width());

@@ -44,7 +44,7 @@ class Attention {
   LinearInput input_;
   LinearInput inner_input_;
   tensor::Matrix<float> query_, key_, value_, inner_;
-  tensor::Matrix<float> rotation_;   // [rows, head_dim]: cosines, then sines
+  tensor::Matrix<float> rotation_;          // [rows, head_dim]: cosines, then sines
   std::vector<float> inverse_frequencies_;  // [head_dim / 2]
   std::vector<std::vector<float>> scores_;  // one row per worker
 };

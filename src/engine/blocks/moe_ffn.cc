@@ -95,11 +95,12 @@ void MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
     const experts::ExpertMatrices matrices =
         resolve(compute.overrides, layer, pinned.expert(),
                 std::get<experts::ExpertMatrices>(pinned.form()));
-    const auto at = std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(),
-                                     pinned.expert()) - grouped_.experts.begin();
+    const auto at =
+        std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(), pinned.expert()) -
+        grouped_.experts.begin();
     const auto i = static_cast<std::size_t>(at);
-    jobs.push_back({matrices, pinned.expert(), grouped_.first[i],
-                    grouped_.first[i + 1] - grouped_.first[i]});
+    jobs.push_back(
+        {matrices, pinned.expert(), grouped_.first[i], grouped_.first[i + 1] - grouped_.first[i]});
     codes = codes || wants_codes(matrices.down_proj);
   }
   const auto observe = [&](Site site, tensor::MatrixView<const float> x) {
@@ -136,9 +137,8 @@ void MoeFfn::combine(const Compute& compute, tensor::MatrixView<float> out) cons
 }
 
 void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
-                     experts::ExpertStore& store, LayerId layer,
-                     tensor::MatrixView<const float> x, tensor::MatrixView<float> out,
-                     Observer* observer) {
+                     experts::ExpertStore& store, LayerId layer, tensor::MatrixView<const float> x,
+                     tensor::MatrixView<float> out, Observer* observer) {
   if (observer != nullptr) observer->on_input(Site::kFfnInput, layer, x);
   // Which codecs the experts have is known when they arrive; codes cost little beside them.
   input_.assign(compute, x, x.cols % kernels::kActivationBlock == 0);

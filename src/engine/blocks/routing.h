@@ -23,11 +23,11 @@ void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
 
 /// A batch's (token, choice) pairs sorted by expert, then token: each expert's work in one stretch.
 struct GroupedRouting {
-  std::vector<ExpertId> experts;         ///< those chosen at least once, ascending
-  std::vector<std::uint32_t> first;      ///< [experts + 1]: stretch of experts[i] in the slots
-  std::vector<std::uint32_t> tokens;     ///< [slots]: token of each slot
-  std::vector<float> weights;            ///< [slots]: router weight of each slot
-  std::vector<std::uint32_t> slot_of;    ///< [tokens * top_k]: slot of each (token, choice)
+  std::vector<ExpertId> experts;       ///< those chosen at least once, ascending
+  std::vector<std::uint32_t> first;    ///< [experts + 1]: stretch of experts[i] in the slots
+  std::vector<std::uint32_t> tokens;   ///< [slots]: token of each slot
+  std::vector<float> weights;          ///< [slots]: router weight of each slot
+  std::vector<std::uint32_t> slot_of;  ///< [tokens * top_k]: slot of each (token, choice)
 };
 
 /// chosen, weights: [tokens * top_k].
