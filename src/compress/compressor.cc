@@ -12,6 +12,7 @@
 #include "compress/knapsack.h"
 #include "compress/moments.h"
 #include "model/exporter.h"
+#include "os/file.h"
 
 namespace winnow::compress {
 namespace {
@@ -27,14 +28,17 @@ struct SplitText {
   metrics::WindowSet probe;
 };
 
-/// Every n-th window is held out, spread over the whole text, until `probe_tokens` are reached.
+/// Every n-th window is held out, spread over the whole text, until `probe_tokens` are reached. Of
+/// a single window the divergence is measured on the text that the moments come from.
 SplitText split_text(const metrics::WindowSet& all, std::uint64_t probe_tokens,
                      std::uint32_t vocab_size) {
   const std::uint64_t total = all.scored_tokens();
-  const std::uint64_t fits = kProbeBytes / (std::uint64_t{4} * vocab_size);
+  const std::uint64_t fits =
+      std::max<std::uint64_t>(kProbeBytes / (std::uint64_t{4} * vocab_size), 1);
   const std::uint64_t wanted =
       std::max<std::uint64_t>(std::min({probe_tokens, total / 4, fits}), 1);
-  const std::size_t stride = static_cast<std::size_t>(std::max<std::uint64_t>(2, total / wanted));
+  const std::size_t stride = static_cast<std::size_t>(
+      std::clamp<std::uint64_t>(total / wanted, 2, std::max<std::size_t>(2, all.windows.size())));
   SplitText text{{all.domains, {}}, {all.domains, {}}};
   std::uint64_t held_out = 0;
   for (std::size_t i = 0; i < all.windows.size(); ++i) {
@@ -43,6 +47,11 @@ SplitText split_text(const metrics::WindowSet& all, std::uint64_t probe_tokens,
     (hold_out ? text.probe : text.calibration).windows.push_back(all.windows[i]);
   }
   if (text.probe.windows.empty()) text.probe.windows.push_back(all.windows.back());
+  // A window may be longer than what was wanted; its logits have to fit all the same.
+  metrics::Window& last = text.probe.windows.back();
+  const std::uint64_t surplus =
+      text.probe.scored_tokens() - std::min(text.probe.scored_tokens(), fits);
+  last.tokens.resize(last.tokens.size() - static_cast<std::size_t>(surplus));
   return text;
 }
 
@@ -79,6 +88,12 @@ class Compressor {
   CompressResult run(const std::filesystem::path& out, const metrics::WindowSet* windows);
 
  private:
+  void list_options();
+  void warn_of_quantised_source();
+  std::uint64_t budget() const;
+  std::uint64_t fixed_bytes() const;
+  void require_budget() const;
+  void measure_option(TensorGroup& group, GroupOption& option, KlProbe* probe);
   void measure_group(TensorGroup& group, KlProbe* probe);
   void choose();
   const TensorGroup& group_of(model::Role role, LayerId layer) const {
@@ -99,31 +114,60 @@ class Compressor {
   mutable std::vector<float> importance_;  // of the matrix that is being written
 };
 
-void Compressor::measure_group(TensorGroup& group, KlProbe* probe) {
-  const InputMoments* moments = moments_ ? &*moments_ : nullptr;
-  for (const quant::Codec* codec : candidate_codecs(source_, group)) {
-    log_.check_interrupt();
-    const PackedGroup packed = pack_group(source_, group, *codec, moments, engine_.pool());
-    GroupOption option;
-    option.codec = codec;
-    option.payload = {packed.bytes.size()};
-    option.error = packed.error;
-    option.bytes = padded(option.payload);
-    // The smallest codec disturbs the model most, so its divergence is best measured.
-    if (probe != nullptr && group.options.empty() && option.error > 0) {
-      engine_.override_weights(group.role, group.layer, packed.parts);
-      group.kl_per_error = probe->divergence(engine_) / option.error;
-      engine_.restore_weights();
+/// All that is known of the options before anything is measured.
+void Compressor::list_options() {
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    TensorGroup& group = groups_[g];
+    group_index_[{group.role, index(group.layer)}] = g;
+    for (const quant::Codec* codec : candidate_codecs(source_, group)) {
+      GroupOption option;
+      option.codec = codec;
+      option.payload = packed_bytes(group, *codec);
+      option.bytes = padded(option.payload);
+      group.options.push_back(option);
     }
-    group.options.push_back(option);
   }
-  // Without text each group's relative error counts by its share of the weights.
+}
+
+void Compressor::warn_of_quantised_source() {
+  for (const TensorGroup& group : groups_) {
+    const quant::Codec& stored = source_.at(group.role, group.layer).codec();
+    if (stored.is_float()) continue;
+    log_.warn(fmt::format(
+        "{}: is quantised already ({}: {}); what that lost stays lost, and the divergence is "
+        "measured from this file. Compress the original where you have it",
+        source_.file().name(), group.name(), stored.name));
+    return;
+  }
+}
+
+void Compressor::measure_option(TensorGroup& group, GroupOption& option, KlProbe* probe) {
+  if (is_stored_as(source_, group, *option.codec)) return;  // copied: no error
+  const InputMoments* moments = moments_ ? &*moments_ : nullptr;
+  const PackedGroup packed =
+      pack_group(source_, group, *option.codec, moments, engine_.pool(), log_);
+  option.error = packed.error;
+  // The smallest codec disturbs the model most, so its divergence is best measured.
+  const GroupOption& first = group.options.front();
+  if (probe != nullptr && &option == &first && option.error > 0) {
+    engine_.override_weights(group.role, group.layer, packed.parts);
+    option.predicted_kl = probe->divergence(engine_);
+    engine_.restore_weights();
+    group.kl_per_error = option.predicted_kl / option.error;
+  }
   if (probe == nullptr) {
-    group.kl_per_error =
-        static_cast<double>(group.weights) / static_cast<double>(source_.num_parameters());
+    // Each group's relative error counts by its share of the weights.
+    option.predicted_kl = option.error * static_cast<double>(group.weights) /
+                          static_cast<double>(source_.num_parameters());
+  } else if (first.error > 0) {
+    option.predicted_kl = first.predicted_kl * (option.error / first.error);
   }
+}
+
+void Compressor::measure_group(TensorGroup& group, KlProbe* probe) {
   for (GroupOption& option : group.options) {
-    option.predicted_kl = group.kl_per_error * option.error;
+    log_.check_interrupt();
+    with_context(group.name(), [&] { measure_option(group, option, probe); });
   }
 }
 
@@ -154,45 +198,63 @@ model::ExportOptions Compressor::export_options() const {
   return result;
 }
 
-void Compressor::choose() {
-  std::vector<std::vector<Choice>> items;
-  std::uint64_t chosen_bytes = 0;
-  std::uint64_t least = 0;
+std::uint64_t Compressor::budget() const {
+  if (options_.file_budget) return options_.file_budget->value;
+  const double bytes =
+      std::floor(*options_.bits_per_weight / 8.0 * static_cast<double>(source_.num_parameters()));
+  return static_cast<std::uint64_t>(bytes);
+}
+
+/// Bytes that do not depend on the choices: the header, norms and routers.
+std::uint64_t Compressor::fixed_bytes() const {
+  const model::ExportOptions current = export_options();
+  std::uint64_t total = options_.file_budget ? model::planned_file_size(source_, current).value
+                                             : planned_bytes(plan_export(source_, current)).value;
+  for (const TensorGroup& group : groups_) total -= option_bytes(group.options[group.chosen]);
+  return total;
+}
+
+/// Before hours of measuring.
+void Compressor::require_budget() const {
+  std::uint64_t least = fixed_bytes();
   for (const TensorGroup& group : groups_) {
-    items.emplace_back();
     std::uint64_t smallest = option_bytes(group.options[0]);
     for (const GroupOption& option : group.options) {
-      items.back().push_back({option_bytes(option), option.predicted_kl});
       smallest = std::min(smallest, option_bytes(option));
     }
     least += smallest;
-    chosen_bytes += option_bytes(group.options[group.chosen]);
   }
-  // What does not depend on the choices: the header, norms and routers.
-  const model::ExportOptions current = export_options();
-  const std::uint64_t total = options_.file_budget
-                                  ? model::planned_file_size(source_, current).value
-                                  : planned_bytes(plan_export(source_, current)).value;
-  const std::uint64_t fixed = total - chosen_bytes;
-  const std::uint64_t budget =
-      options_.file_budget
-          ? options_.file_budget->value
-          : static_cast<std::uint64_t>(std::floor(*options_.bits_per_weight / 8.0 *
-                                                  static_cast<double>(source_.num_parameters())));
-  const auto picks = budget < fixed ? std::nullopt : solve_knapsack(items, budget - fixed);
-  if (!picks) {
-    fail(ErrorCode::kBudget,
-         "the budget of {} cannot be met: the smallest possible {} is {} ({} "
-         "bytes, {:.3f} bits per weight)",
-         format_bytes({budget}), options_.file_budget ? "file" : "model",
-         format_bytes({fixed + least}), fixed + least,
-         8.0 * static_cast<double>(fixed + least) / static_cast<double>(source_.num_parameters()));
+  if (least <= budget()) return;
+  const double parameters = static_cast<double>(source_.num_parameters());
+  // Rounded up, so that the number can be given back as it stands.
+  const double bits = std::ceil(8000.0 * static_cast<double>(least) / parameters) / 1000.0;
+  fail(ErrorCode::kBudget,
+       "the budget of {} bytes cannot be met: the smallest {} has {} bytes ({}, {:.3f} bits per "
+       "weight)",
+       budget(), options_.file_budget ? "possible file" : "form of all tensors", least,
+       format_bytes({least}), bits);
+}
+
+void Compressor::choose() {
+  std::vector<std::vector<Choice>> items;
+  for (const TensorGroup& group : groups_) {
+    items.emplace_back();
+    for (const GroupOption& option : group.options) {
+      items.back().push_back({option_bytes(option), option.predicted_kl});
+    }
   }
+  const auto picks = solve_knapsack(items, budget() - fixed_bytes());
+  WINNOW_CHECK(picks.has_value());  // require_budget has seen that the smallest options fit
   for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = (*picks)[g];
 }
 
 CompressResult Compressor::run(const std::filesystem::path& out,
                                const metrics::WindowSet* windows) {
+  list_options();
+  require_budget();
+  // An output that cannot be written is better known now than after hours.
+  { const os::AtomicFile trial(out); }
+  warn_of_quantised_source();
   CompressResult result;
   std::optional<SplitText> text;
   std::optional<KlProbe> probe;
@@ -204,7 +266,6 @@ CompressResult Compressor::run(const std::filesystem::path& out,
     result.probe_tokens = probe->tokens();
   }
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    group_index_[{groups_[g].role, index(groups_[g].layer)}] = g;
     measure_group(groups_[g], probe ? &*probe : nullptr);
     log_.progress("measuring", g + 1, groups_.size(), "tensor groups");
   }
@@ -213,31 +274,33 @@ CompressResult Compressor::run(const std::filesystem::path& out,
 
   result.groups = groups_;
   result.num_parameters = source_.num_parameters();
-  result.file_bytes = {std::filesystem::file_size(out)};
+  result.file_bytes = model::planned_file_size(source_, export_options());
   result.tensor_bytes = planned_bytes(plan_export(source_, export_options()));
   for (const TensorGroup& group : groups_) {
     result.predicted_kl += group.options[group.chosen].predicted_kl;
   }
   if (text) {
+    probe.reset();
     engine::Engine compressed(model::Checkpoint::open(out), options_.engine, log_);
     result.measured = metrics::evaluate(compressed, &engine_, text->probe, log_);
   }
   return result;
 }
 
-Json to_json(const TensorGroup& group) {
+Json to_json(const TensorGroup& group, bool with_text) {
   Json json;
   json["role"] = std::string(model::traits(group.role).name);
   if (model::traits(group.role).per_layer) json["layer"] = index(group.layer);
   json["weights"] = group.weights;
-  json["kl_per_error"] = group.kl_per_error;
+  if (with_text) json["kl_per_error"] = group.kl_per_error;
   json["chosen"] = std::string(group.options[group.chosen].codec->name);
   Json options = Json::array();
   for (const GroupOption& option : group.options) {
     options.push_back({{"type", std::string(option.codec->name)},
                        {"bytes", option.bytes.value},
-                       {"error", option.error},
-                       {"predicted_kl", option.predicted_kl}});
+                       {"tensor_bytes", option.payload.value},
+                       {"error", option.error}});
+    if (with_text) options.back()["predicted_kl"] = option.predicted_kl;
   }
   json["options"] = options;
   return json;
@@ -266,7 +329,9 @@ Json to_json(const CompressResult& result) {
     json["measured"] = metrics::to_json(*result.measured);
   }
   Json groups = Json::array();
-  for (const TensorGroup& group : result.groups) groups.push_back(to_json(group));
+  for (const TensorGroup& group : result.groups) {
+    groups.push_back(to_json(group, result.measured.has_value()));
+  }
   json["groups"] = groups;
   return json;
 }

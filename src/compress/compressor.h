@@ -40,7 +40,7 @@ struct CompressResult {
   Bytes tensor_bytes;
   std::uint64_t calibration_tokens = 0;
   std::uint64_t probe_tokens = 0;
-  double predicted_kl = 0;  ///< sum over groups; only with text
+  double predicted_kl = 0;  ///< sum over groups; in nats per token only with text
   /// The written file against the original on the held-out text; only with text.
   std::optional<metrics::Evaluation> measured;
 };
@@ -49,8 +49,12 @@ struct CompressResult {
 /// Per tensor group (role and layer), each codec's error is measured with the second moments of
 /// the inputs; a group's error is turned into nats by running the model with that group alone in
 /// its smallest codec; an exact knapsack picks one codec per group.
-/// Throws Error{kBudget} with the smallest possible size when the budget cannot be met; else what
-/// reading, running and writing throw. Deterministic; the thread count changes nothing.
+/// A matrix is never given more bits than it is stored with; stored as it is, it is copied. Held
+/// out is every n-th window; a single window serves for both.
+/// Throws Error{kBudget} with the smallest possible size when the budget cannot be met, and
+/// Error{kSystem} when `out` cannot be created, both before measuring; else what reading, running
+/// and writing throw. Nothing appears under `out` before the file is whole. Deterministic; the
+/// thread count changes nothing.
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,
                               const metrics::WindowSet* windows, const CompressOptions& options,
                               Log& log);

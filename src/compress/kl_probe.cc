@@ -19,9 +19,8 @@ std::size_t longest(std::span<const metrics::Window> windows) {
 }  // namespace
 
 KlProbe::KlProbe(engine::Engine& engine, std::vector<metrics::Window> windows, Log& log)
-    : windows_(std::move(windows)), cache_(engine.make_cache(longest(windows_))) {
+    : log_(log), windows_(std::move(windows)), cache_(engine.make_cache(longest(windows_))) {
   for (const metrics::Window& window : windows_) {
-    log.check_interrupt();
     reference_.emplace_back();
     run(engine, window, reference_.back());
     tokens_ += window.scored();
@@ -30,6 +29,7 @@ KlProbe::KlProbe(engine::Engine& engine, std::vector<metrics::Window> windows, L
 
 void KlProbe::run(engine::Engine& engine, const metrics::Window& window,
                   tensor::Matrix<float>& logits) {
+  log_.check_interrupt();
   cache_.truncate(0);
   const engine::SequenceInput input{&cache_, window.tokens};
   const auto hidden = engine.forward(std::span(&input, 1));

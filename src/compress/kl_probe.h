@@ -16,10 +16,12 @@ namespace winnow::compress {
 /// Keeps the logits of the unchanged model on some windows and compares with them.
 class KlProbe {
  public:
-  /// Runs the windows once. Holds 4 bytes x vocabulary per scored token.
+  /// Runs the windows once. Holds 4 bytes x vocabulary per scored token, and as much again for the
+  /// longest window. `log` must outlive it; it can stop every run between two windows.
   KlProbe(engine::Engine& engine, std::vector<metrics::Window> windows, Log& log);
 
-  /// Mean KL(unchanged || engine as it is now) over the scored tokens, nats.
+  /// Mean KL(unchanged || engine as it is now) over the scored tokens, nats. Throws as
+  /// Engine::forward, and Error{kInterrupted}.
   double divergence(engine::Engine& engine);
 
   std::uint64_t tokens() const { return tokens_; }
@@ -29,6 +31,7 @@ class KlProbe {
   /// Logits of all scored positions of one window.
   void run(engine::Engine& engine, const metrics::Window& window, tensor::Matrix<float>& logits);
 
+  Log& log_;
   std::vector<metrics::Window> windows_;
   engine::KvCache cache_;
   std::vector<tensor::Matrix<float>> reference_;  // one per window

@@ -18,14 +18,16 @@ struct Choice {
 };
 
 /// The exact optimum: for each item the index of its choice, or nothing when even the smallest
-/// choices exceed the budget. Among equal damages the smaller total wins, then the earlier choice.
+/// choices exceed the budget. Among equal damages the smaller total wins.
 /// Dynamic programming over the states (bytes, damage) that no other state beats in both
-/// (Kellerer, Pferschy, Pisinger 2004, chapter 11). Their number is at most budget / gcd(bytes);
-/// beyond `max_states` the bytes are rounded up to a coarser unit, which keeps every solution
-/// within the budget and costs at most one unit per item of optimality.
+/// (Kellerer, Pferschy, Pisinger 2004, chapter 11), cut where the Lagrangian bound shows that no
+/// completion beats a solution that is already known. Should more than `max_states` survive an
+/// item, those with the least bound are kept: the result still fits the budget, and is never worse
+/// than the Lagrangian solution, but may miss the optimum. Memory: 8 bytes per state and item.
+/// Every item needs at least one choice.
 std::optional<std::vector<std::size_t>> solve_knapsack(std::span<const std::vector<Choice>> items,
                                                        std::uint64_t budget,
                                                        std::size_t max_states = std::size_t{1}
-                                                                                << 22);
+                                                                                << 17);
 
 }  // namespace winnow::compress

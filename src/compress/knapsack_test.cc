@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "base/rng.h"
 
 namespace winnow::compress {
@@ -114,6 +116,68 @@ TEST(Knapsack, SaysWhenTheSmallestChoicesDoNotFit) {
   const std::vector<std::vector<Choice>> items = {{{10, 1}, {20, 0}}, {{15, 1}}};
   EXPECT_FALSE(solve_knapsack(items, 24).has_value());
   EXPECT_TRUE(solve_knapsack(items, 25).has_value());
+}
+
+TEST(Knapsack, TheLeastBudgetSucceedsHoweverLargeAndOddTheBytesAre) {
+  Rng rng(5);
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::vector<Choice>> items(200);
+    std::uint64_t least = 0;
+    for (auto& choices : items) {
+      std::uint64_t smallest = UINT64_MAX;
+      for (int c = 0; c < 8; ++c) {
+        choices.push_back({1 + rng.below(std::uint64_t{1} << 36), rng.uniform()});
+        smallest = std::min(smallest, choices.back().bytes);
+      }
+      least += smallest;
+    }
+    EXPECT_TRUE(solve_knapsack(items, least, 64).has_value());
+    EXPECT_FALSE(solve_knapsack(items, least - 1, 64).has_value());
+  }
+}
+
+/// Items as a large model has them: bytes per weight fall while damage rises four-fold a bit.
+std::vector<std::vector<Choice>> large_model(std::size_t groups) {
+  Rng rng(6);
+  std::vector<std::vector<Choice>> items(groups);
+  for (auto& choices : items) {
+    const double sensitivity = std::exp(2 * rng.normal());
+    const std::uint64_t weights = (1 + rng.below(200)) * 1048576;
+    for (const double bits : {2.625, 3.4375, 4.25, 4.5, 5.5, 6.5625, 8.5, 16.0}) {
+      choices.push_back({static_cast<std::uint64_t>(static_cast<double>(weights) * bits / 8),
+                         sensitivity * std::exp2(-2 * bits) * (0.8 + 0.4 * rng.uniform())});
+    }
+  }
+  return items;
+}
+
+std::uint64_t budget_at(const std::vector<std::vector<Choice>>& items, std::size_t choice) {
+  std::uint64_t budget = 12345;
+  for (const auto& choices : items) budget += choices[choice].bytes;
+  return budget;
+}
+
+TEST(Knapsack, OfAFewStatesIsNearTheOptimumOnALargeModel) {
+  const auto items = large_model(340);
+  const std::uint64_t budget = budget_at(items, 2);
+  const auto exact = solve_knapsack(items, budget);
+  const auto limited = solve_knapsack(items, budget, 64);
+  ASSERT_TRUE(exact && limited);
+  EXPECT_LE(total(items, *limited).bytes, budget);
+  EXPECT_GE(total(items, *limited).damage, total(items, *exact).damage * (1 - 1e-12));
+  EXPECT_LE(total(items, *limited).damage, total(items, *exact).damage * 1.001);
+}
+
+TEST(Knapsack, ABudgetForEverythingTakesTheLeastDamageInTheFewestBytes) {
+  const std::vector<std::vector<Choice>> items = {{{10, 1}, {30, 0}, {20, 0}}, {{5, 2}, {5, 2}}};
+  EXPECT_EQ(solve_knapsack(items, UINT64_MAX), (std::vector<std::size_t>{2, 0}));
+}
+
+TEST(Knapsack, RefusesDamagesThatAreNoNumbersAndItemsWithoutAChoice) {
+  using Items = std::vector<std::vector<Choice>>;
+  EXPECT_THROW(solve_knapsack(Items{{{1, NAN}}}, 10), Error);
+  EXPECT_THROW(solve_knapsack(Items{{{1, -1.0}}}, 10), Error);
+  EXPECT_THROW(solve_knapsack(Items{{}}, 10), Error);
 }
 
 }  // namespace

@@ -66,8 +66,8 @@ std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint) {
 }
 
 PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& group,
-                       const quant::Codec& codec, const InputMoments* moments,
-                       os::ThreadPool& pool) {
+                       const quant::Codec& codec, const InputMoments* moments, os::ThreadPool& pool,
+                       Log& log) {
   const std::size_t parts = checkpoint.part_count(group.role, group.layer);
   const model::TensorRef shape = checkpoint.at(group.role, group.layer);
   const std::size_t row_bytes = shape.cols / codec.block_size * codec.block_bytes;
@@ -90,6 +90,7 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
       tokens += static_cast<double>(moments->tokens(group.role, group.layer, expert));
     }
     for (std::size_t row = 0; row < ref.rows; row += chunk) {
+      log.check_interrupt();
       const std::size_t count = std::min(chunk, ref.rows - row);
       weights.resize(count * ref.cols);
       checkpoint.read_floats(ref, row, count, weights);
@@ -104,14 +105,32 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
   return result;
 }
 
+bool is_stored_as(const model::Checkpoint& checkpoint, const TensorGroup& group,
+                  const quant::Codec& codec) {
+  for (std::uint32_t part = 0; part < checkpoint.part_count(group.role, group.layer); ++part) {
+    if (&checkpoint.at(group.role, group.layer, ExpertId{part}).codec() != &codec) return false;
+  }
+  return true;
+}
+
+Bytes packed_bytes(const TensorGroup& group, const quant::Codec& codec) {
+  WINNOW_CHECK(group.weights % codec.block_size == 0);
+  return {group.weights / codec.block_size * codec.block_bytes};
+}
+
 std::vector<const quant::Codec*> candidate_codecs(const model::Checkpoint& checkpoint,
                                                   const TensorGroup& group) {
+  // Experts of one layer may be stored in several types: the widest holds most of all of them.
+  const quant::Codec* stored = &checkpoint.at(group.role, group.layer).codec();
+  for (std::uint32_t part = 1; part < checkpoint.part_count(group.role, group.layer); ++part) {
+    const auto& codec = checkpoint.at(group.role, group.layer, ExpertId{part}).codec();
+    if (codec.bits_per_weight() > stored->bits_per_weight()) stored = &codec;
+  }
+  std::vector<const quant::Codec*> candidates = {stored};
   const std::size_t cols = checkpoint.at(group.role, group.layer).cols;
-  std::vector<const quant::Codec*> candidates;
   for (const quant::Codec* wanted : quant::all_codecs()) {
     const quant::Codec& codec = quant::codec_for_row(*wanted, cols);
-    // F32 holds no more than the 16-bit checkpoint did.
-    if (codec.name == "F32" || codec.name == "F16") continue;
+    if (codec.bits_per_weight() >= stored->bits_per_weight()) continue;
     if (std::find(candidates.begin(), candidates.end(), &codec) == candidates.end()) {
       candidates.push_back(&codec);
     }

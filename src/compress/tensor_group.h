@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "base/units.h"
 #include "compress/moments.h"
 #include "model/checkpoint.h"
@@ -18,17 +19,19 @@ namespace winnow::compress {
 /// One way to store a group, and what is known of it.
 struct GroupOption {
   const quant::Codec* codec = nullptr;
-  Bytes payload;            ///< of the packed weights
-  Bytes bytes;              ///< in the file, padding included
-  double error = 0;         ///< squared output error per calibration token (see `pack_group`)
-  double predicted_kl = 0;  ///< nats per token that it is expected to add
+  Bytes payload;     ///< of the packed weights
+  Bytes bytes;       ///< in the file, padding included
+  double error = 0;  ///< squared output error per calibration token (see `pack_group`)
+  /// Nats per token that it is expected to add; without text the group's share of all weights times
+  /// `error`, which has no unit.
+  double predicted_kl = 0;
 };
 
 struct TensorGroup {
   model::Role role = model::Role::kTokenEmbedding;
   LayerId layer{};
   std::uint64_t weights = 0;
-  double kl_per_error = 0;  ///< measured slope: nats per unit of `GroupOption::error`
+  double kl_per_error = 0;  ///< measured slope: nats per unit of `GroupOption::error`; with text
   std::vector<GroupOption> options;
   std::size_t chosen = 0;  ///< index into options
 
@@ -41,6 +44,10 @@ struct PackedGroup {
   std::vector<std::byte> bytes;
   std::vector<quant::PackedMatrix> parts;  ///< into `bytes`
   double error = 0;
+
+  PackedGroup() = default;
+  PackedGroup(PackedGroup&&) = default;  // `parts` of a copy would point into the original
+  PackedGroup& operator=(PackedGroup&&) = default;
 };
 
 /// Every group of matrices that may be quantised, in file order.
@@ -49,12 +56,22 @@ std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint);
 /// Encodes all matrices of a group with importances from `moments` (null: all columns equal) and
 /// sums the error: over matrices, rows and columns, input square sum x weight error squared, per
 /// calibration token. Without moments it is the error relative to the squared norm of the weights.
+/// Holds the packed group and 16 MiB of decoded weights. Throws as Checkpoint::read_floats, and
+/// Error{kInterrupted}.
 PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& group,
-                       const quant::Codec& codec, const InputMoments* moments,
-                       os::ThreadPool& pool);
+                       const quant::Codec& codec, const InputMoments* moments, os::ThreadPool& pool,
+                       Log& log);
 
-/// The codecs that may hold the group, by rising size: all that this program has, or what they
-/// fall back to where rows do not divide into their blocks.
+/// Whether the file holds every matrix of the group in this codec, so that packing changes nothing.
+bool is_stored_as(const model::Checkpoint& checkpoint, const TensorGroup& group,
+                  const quant::Codec& codec);
+
+/// Bytes of the group's matrices in a codec whose blocks divide their rows.
+Bytes packed_bytes(const TensorGroup& group, const quant::Codec& codec);
+
+/// The codecs that may hold the group, by rising size: the one that it is stored in, and of all
+/// that this program has (or their fallbacks, where rows do not divide into blocks) those with
+/// fewer bits. More bits than the stored ones would buy nothing. Never empty.
 std::vector<const quant::Codec*> candidate_codecs(const model::Checkpoint& checkpoint,
                                                   const TensorGroup& group);
 

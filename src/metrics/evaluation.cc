@@ -129,14 +129,35 @@ class Accumulator {
   double overlap_ = 0;
 };
 
+/// Whether routing can be compared layer by layer.
+bool same_moe_layers(const model::ModelSpec& a, const model::ModelSpec& b) {
+  return a.num_moe_layers() > 0 && a.moe_layers == b.moe_layers;
+}
+
+/// A mean over NaN or infinity would say nothing about the other tokens.
+void require_finite(std::span<const TokenScore> scores) {
+  for (std::size_t t = 0; t < scores.size(); ++t) {
+    if (!std::isfinite(scores[t].nll) || !std::isfinite(scores[t].divergence.kl)) {
+      fail_data(
+          "the logits of token {} of a window are not finite; the output matrix of the model or "
+          "of the reference is damaged",
+          t);
+    }
+  }
+}
+
 class Evaluator {
  public:
   Evaluator(engine::Engine& model, engine::Engine* reference, std::size_t context)
-      : model_(model), reference_(reference), cache_(model.make_cache(context)) {
+      : model_(model),
+        reference_(reference),
+        same_moe_layers_(reference != nullptr && same_moe_layers(model.spec(), reference->spec())),
+        cache_(model.make_cache(context)) {
     if (reference != nullptr) reference_cache_.emplace(reference->make_cache(context));
   }
 
   std::vector<TokenScore> score(const Window& window);
+  bool compares_routing() const { return same_moe_layers_; }
 
  private:
   tensor::MatrixView<const float> run(engine::Engine& engine, engine::KvCache& cache,
@@ -144,6 +165,7 @@ class Evaluator {
 
   engine::Engine& model_;
   engine::Engine* reference_;
+  bool same_moe_layers_;
   engine::KvCache cache_;
   std::optional<engine::KvCache> reference_cache_;
   RoutingRecorder routing_, reference_routing_;
@@ -183,14 +205,13 @@ std::vector<TokenScore> Evaluator::score(const Window& window) {
       score.nll = log_sum_exp(logits) - double{logits[target]};
       if (reference_ == nullptr) return;
       score.divergence = compare(std::as_const(reference_logits_).row(r), logits);
-      score.routing = routing_overlap(reference_routing_, routing_, position + r);
+      if (same_moe_layers_) {
+        score.routing = routing_overlap(reference_routing_, routing_, position + r);
+      }
     });
   }
+  require_finite(scores);
   return scores;
-}
-
-bool same_moe_layers(const model::ModelSpec& a, const model::ModelSpec& b) {
-  return a.num_moe_layers() > 0 && a.moe_layers == b.moe_layers;
 }
 
 Json to_json(const Scores& scores, const Evaluation& evaluation) {
@@ -234,10 +255,11 @@ Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const Wind
   }
   Evaluation evaluation;
   evaluation.has_reference = reference != nullptr;
-  evaluation.has_routing = reference != nullptr && same_moe_layers(model.spec(), reference->spec());
+  evaluation.has_routing = evaluator.compares_routing();
   evaluation.all = all.result();
   for (std::size_t d = 0; d < domains.size(); ++d) {
-    evaluation.domains.emplace_back(windows.domains[d], domains[d].result());
+    const Scores scores = domains[d].result();
+    if (scores.tokens > 0) evaluation.domains.emplace_back(windows.domains[d], scores);
   }
   return evaluation;
 }

@@ -38,7 +38,8 @@ struct Evaluation {
 
 /// Scores every window with `model` and, when not null, compares with `reference`, which must have
 /// the same vocabulary. Standard errors treat windows as independent and tokens within one as
-/// dependent. Throws what Engine::forward does, and Error{kInterrupted}.
+/// dependent. Domains without a scored token are left out. Throws what Engine::forward does,
+/// Error{kBadData} for different vocabularies or logits that are not finite, Error{kInterrupted}.
 Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const WindowSet& windows,
                     Log& log);
 

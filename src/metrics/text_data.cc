@@ -51,9 +51,11 @@ void read_file(const std::filesystem::path& path, std::vector<Document>& documen
 std::vector<std::filesystem::path> files_of(const std::filesystem::path& folder) {
   std::vector<std::filesystem::path> files;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const bool hidden = entry.path().filename().string().starts_with('.');
-    if (entry.is_regular_file() && !hidden) files.push_back(entry.path());
+  std::filesystem::directory_iterator at(folder, error);
+  for (; !error && at != std::filesystem::directory_iterator(); at.increment(error)) {
+    std::error_code broken;  // of a link to nowhere, which is no file
+    const bool hidden = at->path().filename().string().starts_with('.');
+    if (!hidden && at->is_regular_file(broken)) files.push_back(at->path());
   }
   if (error) fail(ErrorCode::kSystem, "{}: {}", folder.string(), error.message());
   std::sort(files.begin(), files.end());
@@ -69,31 +71,37 @@ std::optional<TokenId> start_token(const text::Tokenizer& tokenizer) {
   return TokenId{static_cast<std::int32_t>(found - tokens.begin())};
 }
 
-/// Takes windows from the domains in turn until `max_tokens` are reached; the last one is cut.
-void keep_tokens(WindowSet& set, std::uint64_t max_tokens) {
-  std::vector<std::vector<std::size_t>> by_domain(set.domains.size());
-  for (std::size_t i = 0; i < set.windows.size(); ++i) {
-    by_domain[set.windows[i].domain].push_back(i);
-  }
-  std::vector<bool> keep(set.windows.size());
-  std::uint64_t left = max_tokens;
-  for (std::size_t round = 0; left > 0; ++round) {
-    bool any = false;
-    for (const auto& domain : by_domain) {
-      if (round >= domain.size() || left == 0) continue;
-      any = true;
-      Window& window = set.windows[domain[round]];
-      if (window.scored() > left) {
-        window.tokens.resize(window.first_scored + static_cast<std::size_t>(left));
-      }
-      left -= window.scored();
-      keep[domain[round]] = true;
+/// How many of `budget` tokens each domain gets: the same number, except that what a short domain
+/// cannot use is shared by the others; the rest of the division goes to the first ones.
+std::vector<std::uint64_t> fair_shares(std::span<const std::uint64_t> available,
+                                       std::uint64_t budget) {
+  std::vector<std::uint64_t> shares(available.size());
+  std::uint64_t left = budget;
+  for (;;) {
+    std::uint64_t hungry = 0;
+    for (std::size_t d = 0; d < shares.size(); ++d) hungry += shares[d] < available[d] ? 1 : 0;
+    if (hungry == 0 || left == 0) return shares;
+    const std::uint64_t each = std::max<std::uint64_t>(left / hungry, 1);
+    for (std::size_t d = 0; d < shares.size() && left > 0; ++d) {
+      const std::uint64_t more = std::min({each, available[d] - shares[d], left});
+      shares[d] += more;
+      left -= more;
     }
-    if (!any) break;
   }
+}
+
+/// Keeps the beginning of each domain, as long as its share of `max_tokens`.
+void keep_tokens(WindowSet& set, std::uint64_t max_tokens) {
+  std::vector<std::uint64_t> left(set.domains.size());
+  for (const Window& window : set.windows) left[window.domain] += window.scored();
+  left = fair_shares(left, max_tokens);
   std::vector<Window> kept;
-  for (std::size_t i = 0; i < set.windows.size(); ++i) {
-    if (keep[i]) kept.push_back(std::move(set.windows[i]));
+  for (Window& window : set.windows) {
+    const std::uint64_t scored = std::min<std::uint64_t>(window.scored(), left[window.domain]);
+    if (scored == 0) continue;
+    left[window.domain] -= scored;
+    window.tokens.resize(window.first_scored + static_cast<std::size_t>(scored));
+    kept.push_back(std::move(window));
   }
   set.windows = std::move(kept);
 }
@@ -103,13 +111,15 @@ void keep_tokens(WindowSet& set, std::uint64_t max_tokens) {
 std::vector<Document> read_documents(std::span<const std::string> paths) {
   std::vector<Document> documents;
   for (const std::string& path : paths) {
-    if (std::filesystem::is_directory(path)) {
+    std::error_code error;  // of a path that cannot be looked at: opening it says why
+    if (std::filesystem::is_directory(path, error)) {
       for (const auto& file : files_of(path)) read_file(file, documents);
     } else {
       read_file(path, documents);
     }
   }
-  if (documents.empty()) fail(ErrorCode::kUsage, "--data: there is no text to read");
+  if (paths.empty()) fail(ErrorCode::kUsage, "--data: name a file or a folder to read");
+  if (documents.empty()) fail_data("{}: there is no text to read", paths.front());
   return documents;
 }
 
@@ -130,23 +140,28 @@ WindowSet make_windows(const text::Tokenizer& tokenizer, std::span<const Documen
   WindowSet set;
   std::map<std::string, std::size_t> domain_index;
   for (const Document& document : documents) {
-    const auto [at, added] = domain_index.emplace(document.domain, set.domains.size());
-    if (added) set.domains.push_back(document.domain);
     const std::vector<TokenId> ids = with_context(document.source, [&] {
       return tokenizer.encode(document.text, text::SpecialTokens::kAsText);
     });
     for (std::size_t i = 0; i < ids.size(); i += stretch) {
       Window window;
-      window.domain = at->second;
       if (start) window.tokens.push_back(*start);
       const std::size_t end = std::min(i + stretch, ids.size());
       window.tokens.insert(window.tokens.end(), ids.begin() + static_cast<std::ptrdiff_t>(i),
                            ids.begin() + static_cast<std::ptrdiff_t>(end));
-      if (window.scored() > 0) set.windows.push_back(std::move(window));
+      if (window.scored() == 0) continue;
+      // A domain without a token to score has no mean, so it begins with its first window.
+      const auto [at, added] = domain_index.emplace(document.domain, set.domains.size());
+      if (added) set.domains.push_back(document.domain);
+      window.domain = at->second;
+      set.windows.push_back(std::move(window));
     }
   }
   if (options.max_tokens != 0) keep_tokens(set, options.max_tokens);
-  if (set.windows.empty()) fail(ErrorCode::kUsage, "--data: the texts hold no tokens to score");
+  if (set.windows.empty()) {
+    fail_data("{}: holds no tokens to score; is the file empty?",
+              documents.empty() ? std::string("--data") : documents.front().source);
+  }
   return set;
 }
 

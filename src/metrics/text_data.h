@@ -23,7 +23,8 @@ struct Document {
 
 /// Reads `paths`: text files, JSONL files (one object with a string `text` per line), or folders of
 /// them (not recursive, in order of file names, hidden files left out).
-/// Throws Error{kBadData} that names file and line; Error{kUsage} when there is nothing to read.
+/// Throws Error{kBadData} that names file and line, also when the files hold no text at all;
+/// Error{kUsage} when `paths` is empty.
 std::vector<Document> read_documents(std::span<const std::string> paths);
 
 /// A stretch of tokens that is run from an empty cache.
@@ -38,8 +39,10 @@ struct Window {
 };
 
 struct WindowSet {
-  std::vector<std::string> domains;  ///< in order of first appearance
-  std::vector<Window> windows;       ///< in document order
+  /// In order of first appearance; those without a token to score are left out. With fewer
+  /// `max_tokens` than domains the last ones have no window.
+  std::vector<std::string> domains;
+  std::vector<Window> windows;  ///< in document order
   std::uint64_t scored_tokens() const;
 };
 
@@ -53,6 +56,7 @@ struct WindowOptions {
 /// context - 1 tokens; the last may be shorter. Each is preceded by the model's BOS, else by
 /// `<|endoftext|>`; a model with neither gets stretches of `context` tokens whose first is not
 /// scored. So every text token is scored exactly once where there is a start token.
+/// Throws Error{kUsage} for a context below 2, Error{kBadData} when there is no token to score.
 WindowSet make_windows(const text::Tokenizer& tokenizer, std::span<const Document> documents,
                        const WindowOptions& options);
 

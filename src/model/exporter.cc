@@ -159,12 +159,14 @@ std::vector<formats::PlannedTensor> planned_tensors(std::span<const ExportTensor
 /// Copies or re-encodes one matrix (one expert of a stack) into the writer.
 void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
                 std::span<const float> importance, formats::ModelWriter& writer,
-                os::ThreadPool& pool) {
-  const bool copy = &ref.codec() == &codec && importance.empty();
+                os::ThreadPool& pool, Log& log) {
+  // Encoding again what is packed so already could only lose.
+  const bool copy = &ref.codec() == &codec;
   const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
   std::vector<float> weights;
   std::vector<std::byte> packed;
   for (std::size_t row = 0; row < ref.rows; row += chunk) {
+    log.check_interrupt();
     const std::size_t count = std::min(chunk, ref.rows - row);
     packed.resize(count * (ref.cols / codec.block_size * codec.block_bytes));
     if (copy) {
@@ -198,6 +200,7 @@ void encode_rows(const quant::Codec& codec, std::span<const float> weights, std:
 }
 
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options) {
+  refuse_unused(source);
   std::vector<ExportTensor> plan;
   source.for_each_role([&](Role role, LayerId layer) {
     const quant::Codec& codec = codec_of(source, options, role, layer);
@@ -234,7 +237,6 @@ Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) 
 
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log) {
-  refuse_unused(source);
   const std::vector<ExportTensor> plan = plan_export(source, options);
   std::vector<formats::PlannedTensor> planned = planned_tensors(plan);
   const auto writer =
@@ -245,13 +247,12 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
   const auto write = [&](Role role, LayerId layer, std::uint32_t part, const quant::Codec& codec) {
-    log.check_interrupt();
     const TensorRef ref = source.at(role, layer, ExpertId{part});
     std::span<const float> importance;
     if (options.importance && traits(role).is_matrix && !codec.is_float()) {
       importance = options.importance(role, layer, ExpertId{part});
     }
-    write_part(source, ref, codec, importance, *writer, pool);
+    write_part(source, ref, codec, importance, *writer, pool, log);
     done += ref.rows * (ref.cols / codec.block_size * codec.block_bytes);
     log.progress("writing", done, total, "bytes");
   };

@@ -45,7 +45,8 @@ struct ExportOptions {
 };
 
 /// What will be written, in order. Reads vectors and routers when it has to know their values.
-/// Throws Error{kUsage} when the format cannot hold a codec, and as reading does.
+/// Throws Error{kUsage} when the format cannot hold a codec, Error{kBadData} for tensors that no
+/// role of the architecture covers (they would be lost), and as reading does.
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options);
 
 /// Bytes of the GGUF file that `export_model` would write.
@@ -56,8 +57,8 @@ Bytes planned_bytes(std::span<const ExportTensor> plan);
 
 /// Reads, decodes, encodes and writes everything; the result appears under `path` only when it is
 /// whole. The bytes depend on neither the number of threads nor chance.
-/// Throws Error{kBadData} for damaged weights or tensors that no role of the architecture covers
-/// (they would be lost), Error{kSystem} when the disk refuses, Error{kInterrupted}.
+/// Throws as `plan_export`, Error{kBadData} for damaged weights, Error{kSystem} when the disk
+/// refuses, Error{kInterrupted}.
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log);
 

@@ -10,9 +10,11 @@
 #include "cli/command.h"
 #include "cli/context.h"
 #include "cli/options.h"
+#include "cli/provenance.h"
 #include "compress/compressor.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
+#include "model/fingerprint.h"
 #include "os/file.h"
 
 namespace winnow::cli {
@@ -29,6 +31,8 @@ struct Options {
   unsigned threads = 0;
   std::string isa;
   std::optional<std::string> report;
+  bool portable = false;
+  bool force = false;
 };
 
 /// "30%" is a share of the model's bytes at 16 bits a weight.
@@ -65,19 +69,48 @@ void print_summary(Output& out, const compress::CompressResult& result) {
                   result.predicted_kl, 100 * scores.top1_agreement));
 }
 
-void write_report(const Options& options, const Context& context,
-                  const compress::CompressResult& result) {
+void create_report_folder(const std::string& folder) {
   std::error_code error;
-  std::filesystem::create_directories(*options.report, error);
-  if (error) {
-    fail(ErrorCode::kSystem, "{}: cannot create the folder: {}", *options.report, error.message());
+  std::filesystem::create_directories(folder, error);
+  if (error) fail(ErrorCode::kSystem, "{}: cannot create the folder: {}", folder, error.message());
+}
+
+/// Says, or with --portable insists on, what llama.cpp would make of the file.
+void report_losses(const model::Checkpoint& source, bool portable, Log& log) {
+  const auto losses = source.architecture().lost_in_llama_cpp;
+  if (losses == nullptr) return;
+  for (const std::string& loss : losses(source.spec())) {
+    if (portable) {
+      fail_data("{}: --portable is not possible: llama.cpp will not run it as it is meant: {}",
+                source.file().name(), loss);
+    }
+    log.warn(fmt::format("llama.cpp will not run this file as the model is meant: {}", loss));
   }
+}
+
+/// The command with what decides the output's bytes, without paths.
+std::string recorded_command(const Options& options) {
+  std::string command = "compress";
+  command += options.bits ? fmt::format(" --bits {}", *options.bits)
+                          : fmt::format(" --budget {}", options.budget);
+  for (const std::string& path : options.data) command += " --data " + model::path_label(path);
+  if (options.data.empty()) return command;
+  return command + fmt::format(" --tokens {} --context {}", options.tokens, options.context);
+}
+
+void write_report(const Options& options, const Context& context,
+                  const std::optional<Bytes>& budget, const compress::CompressResult& result) {
   Json record;
   record["schema_version"] = 1;
   record["version"] = std::string(version());
   record["command"] = joined(context.arguments);
   record["model"] = options.model;
   record["output"] = options.output;
+  if (options.bits) {
+    record["budget_bits"] = *options.bits;
+  } else {
+    record["budget_bytes"] = budget->value;
+  }
   record.update(compress::to_json(result));
   os::write_text_file(std::filesystem::path(*options.report) / "compress.json",
                       dump_json(record, true) + "\n");
@@ -88,6 +121,8 @@ void run(const Options& options, Context& context) {
     fail(ErrorCode::kUsage, "give either --budget or --bits: how large may the result be?");
   }
   const auto checkpoint = model::Checkpoint::open(options.model);
+  check_output_path(checkpoint, options.output, options.force);
+  report_losses(checkpoint, options.portable, context.log);
   compress::CompressOptions compress_options;
   if (options.bits) {
     compress_options.bits_per_weight = options.bits;
@@ -95,8 +130,7 @@ void run(const Options& options, Context& context) {
     compress_options.file_budget = read_budget(options.budget, checkpoint);
   }
   compress_options.engine = {options.threads, options.isa};
-  compress_options.metadata = {{"winnow.version", std::string(version())},
-                               {"winnow.command", joined(context.arguments)}};
+  compress_options.metadata = provenance(checkpoint, recorded_command(options));
   std::optional<metrics::WindowSet> windows;
   if (!options.data.empty()) {
     const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
@@ -108,9 +142,11 @@ void run(const Options& options, Context& context) {
   } else {
     context.log.warn("no --data: the weights alone decide, without knowing which of them matter");
   }
+  if (options.report) create_report_folder(*options.report);
   const compress::CompressResult result = compress::compress_model(
       checkpoint, options.output, windows ? &*windows : nullptr, compress_options, context.log);
-  if (options.report) write_report(options, context, result);
+  if (options.report) write_report(options, context, compress_options.file_budget, result);
+  context.log.clear_progress();
   print_summary(context.out, result);
 }
 
@@ -134,6 +170,9 @@ Action declare(CLI::App& app) {
   add_isa(app, options->isa);
   add_text(app, {"--report", "DIR", "write compress.json there: every option considered and taken"},
            options->report);
+  add_flag(app, "--portable", options->portable,
+           "refuse a model that llama.cpp cannot run as it is meant, in place of a warning");
+  add_flag(app, "--force", options->force, "replace an existing file");
   return [options](Context& context) { run(*options, context); };
 }
 

@@ -9,12 +9,12 @@
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/context.h"
+#include "cli/loading.h"
 #include "cli/options.h"
 #include "engine/engine.h"
 #include "metrics/evaluation.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
-#include "os/file.h"
 
 namespace winnow::cli {
 namespace {
@@ -31,14 +31,15 @@ struct Options {
 };
 
 void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
-                  bool has_reference) {
+                  const metrics::Evaluation& evaluation) {
   out.write(fmt::format("{:<16} {:>8} {:>9.4f} {:>11.3f}", name, scores.tokens, scores.nll,
                         std::exp(scores.nll)));
-  if (has_reference) {
-    out.write(fmt::format(" {:>9.5f} {:>8.5f} {:>8.4f} {:>7.2f}% {:>7.2f}% {:>7.4f}",
+  if (evaluation.has_reference) {
+    const std::string routing =
+        evaluation.has_routing ? fmt::format("{:.2f}%", 100 * scores.routing_agreement) : "-";
+    out.write(fmt::format(" {:>9.5f} {:>8.5f} {:>8.4f} {:>7.2f}% {:>8} {:>7.4f}",
                           scores.kl_divergence, scores.kl_standard_error, scores.kl_p99,
-                          100 * scores.top1_agreement, 100 * scores.routing_agreement,
-                          scores.esap));
+                          100 * scores.top1_agreement, routing, scores.esap));
   }
   out.write("\n");
 }
@@ -51,9 +52,9 @@ void print_table(Output& out, const metrics::Evaluation& evaluation) {
   }
   out.write("\n");
   for (const auto& [name, scores] : evaluation.domains) {
-    print_scores(out, name, scores, evaluation.has_reference);
+    print_scores(out, name, scores, evaluation);
   }
-  print_scores(out, "all", evaluation.all, evaluation.has_reference);
+  print_scores(out, "all", evaluation.all, evaluation);
 }
 
 void require_same_tokens(const text::Tokenizer& a, const text::Tokenizer& b) {
@@ -62,13 +63,16 @@ void require_same_tokens(const text::Tokenizer& a, const text::Tokenizer& b) {
   }
 }
 
+void require_positions(const model::Checkpoint& checkpoint, std::size_t context) {
+  if (context <= checkpoint.spec().max_position_embeddings) return;
+  fail(ErrorCode::kUsage, "--context: {} is beyond the {} positions of {}", context,
+       checkpoint.spec().max_position_embeddings, checkpoint.file().name());
+}
+
 void run(const Options& options, Context& context) {
   const auto checkpoint = model::Checkpoint::open(options.model);
+  require_positions(checkpoint, options.context);
   const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
-  if (options.context > checkpoint.spec().max_position_embeddings) {
-    fail(ErrorCode::kUsage, "--context: {} is beyond the model's {} positions", options.context,
-         checkpoint.spec().max_position_embeddings);
-  }
   const auto windows =
       metrics::make_windows(tokenizer, metrics::read_documents(options.data),
                             {.context = options.context, .max_tokens = options.tokens});
@@ -76,6 +80,7 @@ void run(const Options& options, Context& context) {
   std::optional<engine::Engine> reference;
   if (options.reference) {
     const auto other = model::Checkpoint::open(*options.reference);
+    require_positions(other, options.context);
     require_same_tokens(tokenizer, text::Tokenizer(other.tokenizer_spec()));
     reference.emplace(other, engine_options, context.log);
   }
@@ -91,12 +96,9 @@ void run(const Options& options, Context& context) {
   json["isa"] = std::string(model.isa());
   json["threads"] = model.threads();
   json.update(metrics::to_json(evaluation));
-  if (options.json && *options.json != "-") {
-    os::write_text_file(*options.json, dump_json(json, true) + "\n");
-  }
-  if (options.json == "-") {
-    context.out.write(dump_json(json, true) + "\n");
-  } else {
+  if (options.json) write_json(context, *options.json, json);
+  if (options.json != "-") {
+    context.log.clear_progress();
     print_table(context.out, evaluation);
   }
 }

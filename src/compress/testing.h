@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// For tests only: the tiny models, text for them, logs that stop, and whole files as bytes.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/rng.h"
+#include "engine/engine.h"
+#include "metrics/text_data.h"
+#include "model/checkpoint.h"
+
+namespace winnow::compress::testing {
+
+inline model::Checkpoint tiny(const std::string& name) {
+  return model::Checkpoint::open(std::filesystem::path(WINNOW_SOURCE_DIR) / "testdata/models" /
+                                 ("qwen3_moe-" + name));
+}
+
+/// `count` windows of the start token and `length` random byte tokens each.
+inline metrics::WindowSet random_windows(std::size_t count, std::size_t length,
+                                         std::uint64_t seed = 1) {
+  Rng rng(seed);
+  metrics::WindowSet set;
+  set.domains = {"random"};
+  for (std::size_t w = 0; w < count; ++w) {
+    metrics::Window window;
+    window.tokens.push_back(TokenId{271});
+    for (std::size_t t = 0; t < length; ++t) {
+      window.tokens.push_back(TokenId{static_cast<std::int32_t>(rng.below(256))});
+    }
+    set.windows.push_back(window);
+  }
+  return set;
+}
+
+/// Logits of every position of a window.
+inline std::vector<float> logits_of(engine::Engine& engine, const metrics::Window& window) {
+  engine::KvCache cache = engine.make_cache(window.tokens.size());
+  const engine::SequenceInput input{&cache, window.tokens};
+  const auto hidden = engine.forward(std::span(&input, 1));
+  tensor::Matrix<float> logits(hidden.rows, engine.spec().vocab_size);
+  engine.logits(hidden, logits.view());
+  return {logits.flat().begin(), logits.flat().end()};
+}
+
+inline std::string file_bytes(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+inline std::vector<std::string> names_in(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    names.push_back(entry.path().filename().string());
+  }
+  return names;
+}
+
+/// Remembers warnings; asks to stop once it has been asked `calls` times (negative: never).
+class TestLog final : public Log {
+ public:
+  explicit TestLog(int calls = -1) : left_(calls) {}
+  void warn(std::string_view message) override { warnings.emplace_back(message); }
+  bool stop_requested() const override {
+    ++asked;
+    return left_ >= 0 && left_-- == 0;
+  }
+  std::vector<std::string> warnings;
+  mutable int asked = 0;
+
+ private:
+  mutable int left_;
+};
+
+}  // namespace winnow::compress::testing
