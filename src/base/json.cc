@@ -11,6 +11,14 @@ namespace winnow {
 
 namespace {
 
+/// The parser's message quotes the text up to the error, which need not be UTF-8.
+std::string ascii(std::string message) {
+  for (char& c : message) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
+  return message;
+}
+
 template <typename Value>
 Value parse(std::string_view text, std::string_view name) {
   constexpr int kMaxDepth = 100;
@@ -29,7 +37,7 @@ Value parse(std::string_view text, std::string_view name) {
   try {
     return Value::parse(text.begin(), text.end(), on_event);
   } catch (const nlohmann::json::exception& error) {
-    fail_data("{}: not valid JSON: {}", name, error.what());
+    fail_data("{}: not valid JSON: {}", name, ascii(error.what()));
   }
 }
 

@@ -1,0 +1,190 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""`winnow compress`: budgets, exit codes, the record, what is left behind, and the quality that the
+bundled model keeps."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import time
+import unittest
+
+from text_support import BINARY, ENVIRONMENT, GRAIN, CommandTest, tiny
+
+CALIBRATION = GRAIN / "data" / "calib"
+# The project's goal at equal bytes; measured 0.2.
+KL_OF_PLAIN_CONVERSION = 0.8
+
+
+class TinyModel(CommandTest):
+    def setUp(self):
+        super().setUp()
+        self.data = self.file("text.txt", "The model of a model reads a model.\n" * 12)
+        self.out = self.folder / "out" / "small.gguf"
+        self.out.parent.mkdir()
+
+    def arguments(self, *options, model=None, data=True):
+        text = ("--data", self.data, "--context", 64) if data else ()
+        return ("compress", model or tiny("plain"), "-o", self.out, *text, *options)
+
+    def left(self):
+        return sorted(path.name for path in self.out.parent.iterdir())
+
+    def least(self):
+        message = self.refuse(3, ["cannot be met"], *self.arguments("--budget", 1000))
+        return int(re.search(r"has (\d+) bytes", message)[1])
+
+    def test_one_of_budget_and_bits_is_needed(self):
+        self.refuse(1, ["--budget", "--bits"], *self.arguments())
+        self.refuse(1, ["--budget", "--bits"], *self.arguments("--budget", "1MB", "--bits", 5))
+        for wrong in ("much", "-5", "101%", "x%", ""):
+            self.refuse(1, ["--budget"], *self.arguments("--budget", wrong))
+        self.refuse(1, ["--bits"], *self.arguments("--bits", 0))
+        self.assertEqual(self.left(), [])
+
+    def test_an_impossible_budget_names_the_smallest_which_then_succeeds(self):
+        least = self.least()
+        self.refuse(3, [str(least)], *self.arguments("--budget", least - 1))
+        self.assertEqual(self.left(), [])
+        self.succeed(*self.arguments("--budget", least))
+        self.assertEqual(self.out.stat().st_size, least)
+
+    def test_bits_that_are_too_few_name_those_that_succeed(self):
+        message = self.refuse(3, ["bits per weight"], *self.arguments("--bits", 2))
+        self.succeed(*self.arguments("--bits", re.search(r"([\d.]+) bits per weight", message)[1]))
+
+    def test_a_model_that_is_none_is_bad_data(self):
+        self.refuse(2, ["absent"], *self.arguments("--bits", 6, model=self.folder / "absent"))
+        self.refuse(2, ["text.txt"], *self.arguments("--bits", 6, model=self.data))
+
+    def test_data_that_is_not_there_is_bad_data(self):
+        self.refuse(2, ["nothing.txt"], "compress", tiny("plain"), "-o", self.out, "--bits", 6,
+                    "--data", self.folder / "nothing.txt")
+
+    def test_the_record_holds_what_the_format_page_lists(self):
+        report = self.folder / "report"
+        self.succeed(*self.arguments("--bits", 7, "--report", report))
+        record = json.loads((report / "compress.json").read_text())
+        self.assertEqual(set(record), {
+            "schema_version", "version", "command", "model", "output", "budget_bits", "file_bytes",
+            "tensor_bytes", "parameters", "bits_per_weight", "calibration_tokens", "probe_tokens",
+            "predicted_kl", "measured", "groups"})
+        self.assertEqual(record["file_bytes"], self.out.stat().st_size)
+        self.assertAlmostEqual(record["bits_per_weight"],
+                               8 * record["tensor_bytes"] / record["parameters"], places=12)
+        self.assertLessEqual(record["bits_per_weight"], 7)
+        for group in record["groups"]:
+            keys = {"role", "weights", "kl_per_error", "chosen", "options"}
+            self.assertEqual(set(group) - {"layer"}, keys)
+            self.assertIn(group["chosen"], [option["type"] for option in group["options"]])
+            for option in group["options"]:
+                self.assertEqual(set(option),
+                                 {"type", "bytes", "tensor_bytes", "error", "predicted_kl"})
+
+    def test_the_record_of_a_byte_budget_names_it(self):
+        budget = self.least() + 5000
+        self.succeed(*self.arguments("--budget", budget, "--report", self.folder))
+        record = json.loads((self.folder / "compress.json").read_text())
+        self.assertEqual(record["budget_bytes"], budget)
+        self.assertNotIn("budget_bits", record)
+
+    def test_without_data_the_weights_decide_and_it_says_so(self):
+        done = self.succeed(*self.arguments("--bits", 7, "--report", self.folder, data=False))
+        self.assertIn("weights alone decide", done.stderr)
+        self.assertNotIn("KL", done.stdout)
+        record = json.loads((self.folder / "compress.json").read_text())
+        self.assertEqual({"measured", "predicted_kl", "kl_per_error"} &
+                         (set(record) | set(record["groups"][0])), set())
+
+    def test_equal_work_gives_equal_files_wherever_they_are_and_with_any_number_of_threads(self):
+        self.succeed(*self.arguments("--bits", 7, "-t", 1))
+        first = self.out.read_bytes()
+        self.out = self.folder / "elsewhere.gguf"
+        self.succeed(*self.arguments("--bits", 7, "-t", 2))
+        self.assertEqual(self.out.read_bytes(), first)
+        self.assertNotIn(str(self.folder).encode(), first)
+
+    def test_an_existing_file_is_replaced_only_by_force(self):
+        self.out.write_text("precious")
+        self.refuse(1, ["--force"], *self.arguments("--bits", 7))
+        self.assertEqual(self.out.read_text(), "precious")
+        self.succeed(*self.arguments("--bits", 7, "--force"))
+        self.assertEqual(self.out.read_bytes()[:4], b"GGUF")
+        self.refuse(1, ["is the input"], "compress", self.out, "-o", self.out, "--bits", 6,
+                    "--force")
+
+    def test_a_quantised_file_is_compressed_further_with_a_warning(self):
+        first = self.folder / "q8.gguf"
+        self.succeed("convert", tiny("plain"), "-o", first, "--type", "Q8_0")
+        done = self.succeed(*self.arguments("--bits", 6, model=first))
+        self.assertIn("quantised already", done.stderr)
+        self.assertLess(self.out.stat().st_size, first.stat().st_size)
+
+    def test_a_model_that_llama_cpp_misreads_is_refused_when_it_has_to_be_portable(self):
+        model = tiny("not-renormalised")
+        self.assertIn("llama.cpp",
+                      self.succeed(*self.arguments("--bits", 7, model=model)).stderr)
+        self.out.unlink()
+        self.refuse(2, ["--portable", "llama.cpp"],
+                    *self.arguments("--bits", 7, "--portable", model=model))
+        self.assertEqual(self.left(), [])
+        self.succeed(*self.arguments("--bits", 7, "--portable"))
+
+    def test_a_folder_that_cannot_be_written_is_the_systems_refusal(self):
+        self.out = self.folder / "nowhere" / "small.gguf"
+        self.refuse(4, ["nowhere"], *self.arguments("--bits", 7))
+
+    def test_a_full_disk_leaves_nothing_behind(self):
+        def limit_file_size():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
+        self.refuse(4, ["small.gguf"], *self.arguments("--bits", 7), preexec_fn=limit_file_size)
+        self.assertEqual(self.left(), [])
+
+
+class Grain(CommandTest):
+    def test_an_interrupt_stops_soon_and_leaves_nothing_behind(self):
+        out = self.folder / "out"
+        out.mkdir()
+        process = subprocess.Popen(
+            [BINARY, "compress", str(GRAIN), "-o", str(out / "small.gguf"), "--bits", "5"],
+            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        line = process.stderr.readline()
+        while line and "measuring" not in line:
+            line = process.stderr.readline()
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual(output, "")
+        self.assertLess(time.monotonic() - sent, 30)
+        self.assertEqual(os.listdir(out), [])
+
+    def divergence(self, model):
+        return self.json_of("eval", model, "--reference", GRAIN, "--tokens", 6000,
+                            "--data", GRAIN / "data" / "valid")["kl_divergence"]
+
+    def test_at_30_percent_it_is_closer_to_the_original_than_a_larger_plain_conversion(self):
+        small, plain = self.folder / "small.gguf", self.folder / "plain.gguf"
+        self.succeed("compress", GRAIN, "-o", small, "--data", CALIBRATION, "--budget", "30%",
+                     "--tokens", 8192, "--report", self.folder)
+        self.succeed("convert", GRAIN, "-o", plain, "--type", "Q4_K")
+        record = json.loads((self.folder / "compress.json").read_text())
+        self.assertLessEqual(small.stat().st_size, 0.3 * 2 * record["parameters"])
+        self.assertEqual(record["calibration_tokens"] + record["probe_tokens"], 8192)
+        # 4.75 against 4.87 bits per weight: the comparison is in favour of the plain file.
+        self.assertLess(small.stat().st_size, plain.stat().st_size)
+        ours, theirs = self.divergence(small), self.divergence(plain)
+        print(f"KL at {record['bits_per_weight']:.3f} bits: {ours:.5f}, plain Q4_K: {theirs:.5f}")
+        self.assertLess(ours, KL_OF_PLAIN_CONVERSION * theirs)
+        # What was predicted from single groups is near what the whole does to other text.
+        self.assertLess(record["predicted_kl"] / 2, ours)
+        self.assertLess(ours, record["predicted_kl"] * 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of eval and compress share: text in place of bytes, JSON results, refusals."""
+
+import json
+
+import support
+
+GRAIN = support.SOURCE / "models" / "grain"
+SOURCE = support.SOURCE
+
+
+def winnow(*arguments, **options):
+    return support.winnow(*arguments, **{"text": True, "timeout": 600, **options})
+
+
+def tiny(name):
+    return SOURCE / "testdata" / "models" / f"qwen3_moe-{name}"
+
+
+class CommandTest(support.CommandTest):
+    def file(self, name, content):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def succeed(self, *arguments):
+        done = winnow(*arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def json_of(self, *arguments):
+        return json.loads(self.succeed(*arguments, "--json", "-").stdout)
+
+    def refuse(self, code, words, *arguments, **options):
+        done = winnow(*arguments, **options)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertEqual(done.stdout, "")
+        last = done.stderr.splitlines()[-1]
+        self.assertTrue(last.startswith("winnow: "), done.stderr)
+        for word in words:
+            self.assertIn(word, last)
+        return last
