@@ -8,6 +8,8 @@ import support
 
 GRAIN = support.SOURCE / "models" / "grain"
 SOURCE = support.SOURCE
+BINARY = support.BINARY
+ENVIRONMENT = support.ENVIRONMENT
 
 
 def winnow(*arguments, **options):
