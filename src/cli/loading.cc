@@ -3,6 +3,7 @@
 #include "cli/loading.h"
 
 #include "cli/context.h"
+#include "formats/names.h"
 #include "model/fingerprint.h"
 #include "os/file.h"
 
@@ -11,6 +12,12 @@ namespace winnow::cli {
 std::unique_ptr<engine::Engine> load_engine(const model::Checkpoint& checkpoint,
                                             const engine::EngineOptions& options, Log& log) {
   auto engine = std::make_unique<engine::Engine>(checkpoint, options, log);
+  if (const auto& unused = checkpoint.unused_tensors(); !unused.empty()) {
+    log.warn(fmt::format("{}: tensor {}{} not used by this architecture", model_label(checkpoint),
+                         formats::quote_name(unused.front()),
+                         unused.size() == 1 ? std::string(" is")
+                                            : fmt::format(" and {} more are", unused.size() - 1)));
+  }
   log.info(fmt::format("{}: {} of weights, {} with {}", model_label(checkpoint),
                        format_bytes(engine->weight_memory()), engine->isa(),
                        engine->threads() == 1 ? std::string("1 thread")

@@ -22,9 +22,9 @@ struct GenerateOptions {
   std::size_t max_tokens = 128;     ///< tokens to make at most
   std::size_t prefill_chunk = 512;  ///< prompt tokens run together, which bounds the memory; >= 1
   bool ignore_end = false;          ///< go on after a token with which the model ends its text
-  std::vector<std::string>
-      stop;  ///< not empty each; the text ends before the first to appear whole
-  SamplerOptions sampler;
+  /// Not empty each; the text ends before the first to appear whole.
+  std::vector<std::string> stop{};
+  SamplerOptions sampler{};
 };
 
 enum class StopReason {

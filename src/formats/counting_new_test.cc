@@ -10,6 +10,8 @@
 
 namespace {
 
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables): operator new has no argument
+// for it
 std::atomic<std::uint64_t> allocated = 0;
 
 }  // namespace

@@ -34,6 +34,7 @@ constexpr std::array kCommonTensors = {
     TensorPattern{Role::kQueryNorm, "model.layers.{layer}.self_attn.q_norm.weight"},
     TensorPattern{Role::kKeyNorm, "model.layers.{layer}.self_attn.k_norm.weight"},
     TensorPattern{Role::kAttentionOutput, "model.layers.{layer}.self_attn.o_proj.weight"},
+    TensorPattern{Role::kAttentionOutputBias, "model.layers.{layer}.self_attn.o_proj.bias"},
     TensorPattern{Role::kFfnNorm, "model.layers.{layer}.post_attention_layernorm.weight"},
     TensorPattern{Role::kGateProj, "model.layers.{layer}.mlp.gate_proj.weight"},
     TensorPattern{Role::kUpProj, "model.layers.{layer}.mlp.up_proj.weight"},

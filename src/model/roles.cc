@@ -29,6 +29,7 @@ constexpr std::array<RoleTraits, kNumRoles> kTraits = {{
     {kQueryNorm, "q_norm", "blk.{layer}.attn_q_norm.weight", true, false, false},
     {kKeyNorm, "k_norm", "blk.{layer}.attn_k_norm.weight", true, false, false},
     {kAttentionOutput, "o_proj", "blk.{layer}.attn_output.weight", true, false, true},
+    {kAttentionOutputBias, "o_bias", "blk.{layer}.attn_output.bias", true, false, false},
     {kFfnNorm, "ffn_norm", "blk.{layer}.ffn_norm.weight", true, false, false},
     {kGateProj, "gate_proj", "blk.{layer}.ffn_gate.weight", true, false, true},
     {kUpProj, "up_proj", "blk.{layer}.ffn_up.weight", true, false, true},
@@ -104,6 +105,8 @@ std::optional<tensor::Shape> expected_shape(const ModelSpec& spec, Role role, La
                      {full_width ? key_value : spec.head_dim});
     case kAttentionOutput:
       return Shape{hidden, query};
+    case kAttentionOutputBias:
+      return only_if(spec.attention_output_bias, {hidden});
     case kGateProj:
     case kUpProj:
       return only_if(!moe, {dense_inner, hidden});

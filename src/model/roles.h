@@ -33,8 +33,9 @@ enum class Role : std::uint8_t {
   kQueryNorm,  ///< [head_dim], or the whole width of the projection
   kKeyNorm,
   kAttentionOutput,  ///< [hidden_size, num_attention_heads * head_dim]
-  kFfnNorm,          ///< [hidden_size]
-  kGateProj,         ///< dense layers: [intermediate_size, hidden_size]
+  kAttentionOutputBias,
+  kFfnNorm,   ///< [hidden_size]
+  kGateProj,  ///< dense layers: [intermediate_size, hidden_size]
   kUpProj,
   kDownProj,        ///< dense layers: [hidden_size, intermediate_size]
   kRouter,          ///< [num_experts, hidden_size]

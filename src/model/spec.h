@@ -46,6 +46,7 @@ struct ModelSpec {
   double rope_theta = 0;
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNone;
   bool attention_bias = false;  ///< on the query, key and value projections
+  bool attention_output_bias = false;
   bool tie_word_embeddings = false;
   MoeSpec moe;
   std::vector<bool> moe_layers;  ///< [num_hidden_layers]: true where the layer has experts

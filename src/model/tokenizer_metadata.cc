@@ -58,6 +58,37 @@ std::vector<text::TokenType> read_token_types(const Metadata& metadata, std::siz
   return types;
 }
 
+// What tokenizer.json can say and GGUF's usual keys cannot: in keys of our own, so that nothing is
+// lost on the way through GGUF. Other programs pass over them.
+constexpr std::string_view kNormalizeNfc = "winnow.tokenizer.normalize_nfc";
+constexpr std::string_view kIgnoreMerges = "winnow.tokenizer.ignore_merges";
+constexpr std::string_view kNormalizedAddedTokens = "winnow.tokenizer.normalized_added_tokens";
+
+void read_own_keys(const Metadata& metadata, text::TokenizerSpec& spec) {
+  const auto flag = [&](std::string_view name) {
+    return metadata.contains(name) && metadata.boolean(name);
+  };
+  spec.normalize_nfc = flag(kNormalizeNfc);
+  spec.ignore_merges = flag(kIgnoreMerges);
+  if (!metadata.contains(kNormalizedAddedTokens)) return;
+  for (const std::int64_t id : metadata.integers(kNormalizedAddedTokens)) {
+    if (id < 0 || static_cast<std::uint64_t>(id) >= spec.tokens.size()) {
+      fail_data("{}: key '{}' holds {}, beyond the {} tokens", metadata.source(),
+                kNormalizedAddedTokens, id, spec.tokens.size());
+    }
+    spec.normalized_added_tokens.push_back(TokenId{static_cast<std::int32_t>(id)});
+  }
+}
+
+void write_own_keys(const text::TokenizerSpec& spec, Metadata& metadata) {
+  if (spec.normalize_nfc) metadata.set(std::string(kNormalizeNfc), true);
+  if (spec.ignore_merges) metadata.set(std::string(kIgnoreMerges), true);
+  if (spec.normalized_added_tokens.empty()) return;
+  std::vector<std::int32_t> ids;
+  for (const TokenId id : spec.normalized_added_tokens) ids.push_back(index(id));
+  metadata.set(std::string(kNormalizedAddedTokens), formats::Array(std::move(ids)));
+}
+
 }  // namespace
 
 text::TokenizerSpec read_tokenizer_metadata(const Metadata& metadata) {
@@ -90,6 +121,7 @@ text::TokenizerSpec read_tokenizer_metadata(const Metadata& metadata) {
   if (metadata.contains("tokenizer.chat_template")) {
     spec.chat_template = metadata.string("tokenizer.chat_template");
   }
+  read_own_keys(metadata, spec);
   return spec;
 }
 
@@ -113,6 +145,7 @@ void write_tokenizer_metadata(const text::TokenizerSpec& spec, Metadata& metadat
   metadata.set(key("add_bos_token"), spec.add_bos);
   metadata.set(key("add_eos_token"), spec.add_eos);
   if (!spec.chat_template.empty()) metadata.set("tokenizer.chat_template", spec.chat_template);
+  write_own_keys(spec, metadata);
 }
 
 }  // namespace winnow::model

@@ -146,7 +146,7 @@ void Attention::forward(const Compute& compute, const DenseWeights& weights, Lay
   if (observer != nullptr) observer->on_input(Site::kAttentionInner, layer, inner_.view());
   const quant::PackedMatrix& o = weights.matrix(compute.overrides, Role::kAttentionOutput, layer);
   inner_input_.assign(compute, inner_.view(), wants_codes(o));
-  multiply(compute, o, inner_input_, {}, out);
+  multiply(compute, o, inner_input_, weights.vector(Role::kAttentionOutputBias, layer), out);
 }
 
 }  // namespace winnow::engine

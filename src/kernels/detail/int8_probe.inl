@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
 // The ISA's integer dot product as fast as registers allow, for measuring the machine's peak.
-// Eight independent sums hide the latency of the one instruction in the chain (4-5 cycles of VNNI's,
-// at most two of which begin in a cycle) and, with the operands, fit 16 registers.
+// Eight independent sums hide the latency of the one instruction in the chain (4-5 cycles of
+// VNNI's, at most two of which begin in a cycle) and, with the operands, fit 16 registers.
 
 std::uint64_t int8_probe(std::uint64_t steps) noexcept {
   constexpr std::size_t kSums = 8;

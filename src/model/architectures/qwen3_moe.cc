@@ -25,6 +25,7 @@ ModelSpec read_hf(const HfConfig& config) {
   ModelSpec spec = read_common_hf(config);
   spec.query_key_norm = QueryKeyNorm::kPerHead;
   spec.attention_bias = config.boolean_or("attention_bias", false);
+  spec.attention_output_bias = spec.attention_bias;
   spec.moe.num_experts = config.integer("num_experts");
   spec.moe.top_k = config.integer("num_experts_per_tok");
   spec.moe.moe_intermediate_size = config.integer("moe_intermediate_size");
@@ -58,6 +59,7 @@ ModelSpec read_gguf(const GgufConfig& config, const formats::ModelFile& file) {
   ModelSpec spec = read_common_gguf(config);
   spec.query_key_norm = QueryKeyNorm::kPerHead;
   spec.attention_bias = file.find("blk.0.attn_q.bias") != nullptr;
+  spec.attention_output_bias = file.find("blk.0.attn_output.bias") != nullptr;
   spec.moe.num_experts = config.integer("expert_count");
   spec.moe.top_k = config.integer("expert_used_count");
   spec.moe.moe_intermediate_size = config.integer("expert_feed_forward_length");
@@ -86,8 +88,8 @@ std::vector<std::string> lost_in_llama_cpp(const ModelSpec& spec) {
   if (spec.num_moe_layers() < spec.num_hidden_layers) {
     losses.emplace_back("it expects experts in every layer, and will refuse the dense ones");
   }
-  if (spec.attention_bias) {
-    losses.emplace_back("it has no place for biases of queries, keys and values");
+  if (spec.attention_bias || spec.attention_output_bias) {
+    losses.emplace_back("it has no place for the biases of attention");
   }
   return losses;
 }

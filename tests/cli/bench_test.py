@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""`winnow bench`: the JSON contract and the sums behind its fractions."""
+
+import json
+import signal
+import unittest
+
+from support import TINY, CommandTest, start, winnow
+
+SHORT = ["--prompt", 16, "--generate", 4, "--repetitions", 3, "-t", 1]
+KEYS = {"schema_version", "model", "prompt", "generate", "repetitions",
+        "prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_token",
+        "read_bandwidth", "read_bandwidth_4k", "bandwidth_fraction", "int8_peak_ops",
+        "prefill_peak_fraction", "peak_rss", "isa", "threads", "seed", "version", "commit"}
+# Of the tiny model, by hand (src/engine/cost_test.cc).
+WEIGHT_BYTES = 2 * (2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32 + 2 * 32 + 2 * 16)
+                    + 32 + 272 * 32 + 32)
+KV_BYTES = 2 * 2 * 32 * 4
+MULTIPLY_ADDS = 2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32)
+
+
+class Bench(CommandTest):
+    def test_json_has_every_key_and_its_fractions_follow_from_it(self):
+        done = self.assert_ok(winnow("bench", TINY, *SHORT, "--json", "-"))
+        report = json.loads(done.stdout)
+        self.assertEqual(set(report), KEYS)
+        self.assertEqual((report["prompt"], report["generate"], report["repetitions"]), (16, 4, 3))
+        for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+            self.assertLessEqual(report[key]["min"], report[key]["median"])
+            self.assertLessEqual(report[key]["median"], report[key]["max"])
+            self.assertGreater(report[key]["min"], 0)
+        self.assertEqual(report["decode_bytes_per_token"], WEIGHT_BYTES + 2 * KV_BYTES)
+        self.assertGreaterEqual(report["read_bandwidth"], report["read_bandwidth_4k"])
+        self.assertAlmostEqual(
+            report["bandwidth_fraction"], report["decode_tokens_per_second"]["median"]
+            * report["decode_bytes_per_token"] / report["read_bandwidth"])
+        self.assertAlmostEqual(
+            report["prefill_peak_fraction"], 2 * (MULTIPLY_ADDS + 272 * 32 / 16)
+            * report["prefill_tokens_per_second"]["median"] / report["int8_peak_ops"])
+        self.assertEqual(report["threads"], 1)
+
+    def test_memory_for_measuring_the_machine_is_not_the_models(self):
+        report = json.loads(winnow("bench", TINY, *SHORT, "--json", "-").stdout)
+        self.assertLess(report["peak_rss"], 60_000_000)
+
+    def test_lengths_beyond_the_context_are_cut_with_a_message(self):
+        done = self.assert_ok(winnow("bench", TINY, "--prompt", 500, "--generate", 2,
+                                     "--repetitions", 1, "-t", 1, "--json", "-"))
+        self.assertEqual(json.loads(done.stdout)["prompt"], 128)
+        self.assertIn(b"--prompt 500", done.stderr)
+
+    def test_people_get_a_table(self):
+        text = self.assert_ok(winnow("bench", TINY, *SHORT)).stdout.decode()
+        for word in ("prefill", "decode", "tok/s", "GB/s", "peak memory"):
+            self.assertIn(word, text)
+
+    def test_wrong_numbers_are_usage_errors(self):
+        for flag in ("--prompt", "--generate", "--repetitions"):
+            self.assert_fails(winnow("bench", TINY, flag, 0), 1, flag)
+
+    def test_truncated_models_are_bad_data(self):
+        for model in self.truncated_models():
+            self.assert_fails(winnow("bench", model), 2, model.name)
+
+    def test_an_interrupt_ends_it_with_130(self):
+        with start("bench", TINY, "--repetitions", 1000000, "-t", 1, "-v") as process:
+            process.stderr.readline()  # the weights are read
+            process.send_signal(signal.SIGINT)
+            stdout, _ = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, stdout), (130, b""))
+
+
+if __name__ == "__main__":
+    unittest.main()
