@@ -6,7 +6,7 @@ import json
 import math
 import unittest
 
-from results import GRAIN, ResultTest, tiny, winnow
+from text_support import GRAIN, CommandTest, tiny, winnow
 
 # Measured: 2e-7. A forward pass with one wrong detail (an epsilon, a rotation) is off by percents.
 RELATIVE_LIMIT = 1e-3
@@ -15,7 +15,7 @@ REFERENCE_KEYS = {"kl_divergence", "kl_standard_error", "kl_p99", "top1_agreemen
                   "routing_agreement", "esap"}
 
 
-class Golden(ResultTest):
+class Golden(CommandTest):
     def test_every_domain_has_its_golden_likelihood(self):
         golden = json.loads((GRAIN / "golden" / "nll.json").read_text(encoding="utf-8"))
         result = self.json_of("eval", GRAIN, "--data", GRAIN / "data" / "valid")
@@ -31,7 +31,7 @@ class Golden(ResultTest):
                 self.assertEqual(set(scores) & (OWN_KEYS | REFERENCE_KEYS), OWN_KEYS)
 
 
-class Results(ResultTest):
+class Results(CommandTest):
     def setUp(self):
         super().setUp()
         self.text = self.file("data/a.txt", "The model reads this text, a model of a model.\n" * 6)
@@ -97,7 +97,7 @@ class Results(ResultTest):
                                       "--context", 64)["tokens"], 5)
 
 
-class Refusals(ResultTest):
+class Refusals(CommandTest):
     def evaluate(self, code, words, *data, model=None, options=()):
         self.refuse(code, words, "eval", model or tiny("plain"), "--data", *data, "--context", 64,
                     *options)

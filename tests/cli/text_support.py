@@ -1,14 +1,15 @@
 # SPDX-FileCopyrightText: The Winnow authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of eval and compress share beyond support.py: data files, JSON results, streams as
-text."""
+"""What the tests of eval and compress share: text in place of bytes, JSON results, refusals."""
 
 import json
 
 import support
-from support import SOURCE
 
-GRAIN = SOURCE / "models" / "grain"
+GRAIN = support.SOURCE / "models" / "grain"
+SOURCE = support.SOURCE
+BINARY = support.BINARY
+ENVIRONMENT = support.ENVIRONMENT
 
 
 def winnow(*arguments, **options):
@@ -19,7 +20,7 @@ def tiny(name):
     return SOURCE / "testdata" / "models" / f"qwen3_moe-{name}"
 
 
-class ResultTest(support.CommandTest):
+class CommandTest(support.CommandTest):
     def file(self, name, content):
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,11 @@ class ResultTest(support.CommandTest):
         return json.loads(self.succeed(*arguments, "--json", "-").stdout)
 
     def refuse(self, code, words, *arguments, **options):
-        """As assert_fails; the message is UTF-8 whatever the input was. Returns its last line."""
-        done = winnow(*arguments, **{**options, "text": False})
-        self.assert_fails(done, code, *words)
-        return done.stderr.decode().splitlines()[-1]
+        done = winnow(*arguments, **options)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertEqual(done.stdout, "")
+        last = done.stderr.splitlines()[-1]
+        self.assertTrue(last.startswith("winnow: "), done.stderr)
+        for word in words:
+            self.assertIn(word, last)
+        return last
