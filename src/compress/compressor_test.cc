@@ -25,7 +25,10 @@ using ::testing::HasSubstr;
 using testing::names_in;
 using testing::random_windows;
 using testing::TestLog;
-using testing::tiny;
+
+model::Checkpoint tiny(const std::string& name) {
+  return testing::open_tiny(WINNOW_SOURCE_DIR, name);
+}
 
 CompressOptions within(std::uint64_t bytes, unsigned threads = 1) {
   CompressOptions options;
@@ -221,8 +224,8 @@ TEST_F(Compress, MatricesWithoutAChoiceStayAsTheyAre) {
 }
 
 TEST_F(Compress, EveryTinyModelCanBeCompressed) {
-  for (const char* name :
-       {"not-renormalised", "sparse-step-2", "fused-experts", "sharded", "odd-sizes"}) {
+  for (const char* name : {"not-renormalised", "sparse-step-2", "attention-bias", "fused-experts",
+                           "sharded", "odd-sizes"}) {
     const auto source = tiny(name);
     const std::uint64_t budget = least(source) + 10000;
     const CompressResult result = run(source, within(budget), &text_);

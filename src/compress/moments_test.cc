@@ -15,7 +15,10 @@ namespace {
 using engine::Site;
 using model::Role;
 using testing::random_windows;
-using testing::tiny;
+
+model::Checkpoint tiny(const std::string& name) {
+  return testing::open_tiny(WINNOW_SOURCE_DIR, name);
+}
 
 /// Keeps every input as it came, to be summed afterwards in another way.
 class Recorder final : public engine::Observer {

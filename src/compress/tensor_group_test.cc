@@ -18,7 +18,10 @@ using formats::testing::TemporaryFolder;
 using model::Role;
 using testing::logits_of;
 using testing::random_windows;
-using testing::tiny;
+
+model::Checkpoint tiny(const std::string& name) {
+  return testing::open_tiny(WINNOW_SOURCE_DIR, name);
+}
 
 const TensorGroup& group_of(const std::vector<TensorGroup>& groups, Role role, LayerId layer = {}) {
   for (const TensorGroup& group : groups) {

@@ -17,9 +17,9 @@
 
 namespace winnow::compress::testing {
 
-inline model::Checkpoint tiny(const std::string& name) {
-  return model::Checkpoint::open(std::filesystem::path(WINNOW_SOURCE_DIR) / "testdata/models" /
-                                 ("qwen3_moe-" + name));
+/// The tiny model of that name; `source` is the root of the repository.
+inline model::Checkpoint open_tiny(const std::filesystem::path& source, const std::string& name) {
+  return model::Checkpoint::open(source / "testdata/models" / ("qwen3_moe-" + name));
 }
 
 /// `count` windows of the start token and `length` random byte tokens each.
