@@ -5,9 +5,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <ostream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -55,5 +58,21 @@ struct UnpackedBlocks {
                  {codes.data(), scales.data(), offsets.data()});
   }
 };
+
+/// What the weights of an integer codec may be before its scales, learnt from random blocks.
+struct CodecGrid {
+  std::vector<int> codes;  ///< rising
+  bool powers_of_two;      ///< every scale is one
+};
+
+inline CodecGrid grid_of(const Codec& codec) {
+  const UnpackedBlocks form(codec, random_blocks(codec, 128, 1));
+  const std::set<int> codes(form.codes.begin(), form.codes.end());
+  const bool powers_of_two = std::all_of(form.scales.begin(), form.scales.end(), [](float scale) {
+    int exponent = 0;
+    return std::frexp(scale, &exponent) == 0.5F;
+  });
+  return {{codes.begin(), codes.end()}, powers_of_two};
+}
 
 }  // namespace winnow::quant

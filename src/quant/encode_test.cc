@@ -74,10 +74,62 @@ Weights skewed_importance(std::uint64_t seed, std::size_t count = kRow) {
   return importance;
 }
 
-/// Number of different integer codes, found in the unpacked form of random bytes.
-std::size_t num_levels(const Codec& codec) {
-  const UnpackedBlocks form(codec, random_blocks(codec, 128, 1));
-  return std::set<std::int8_t>(form.codes.begin(), form.codes.end()).size();
+/// Number of different integer codes.
+std::size_t num_levels(const Codec& codec) { return grid_of(codec).codes.size(); }
+
+/// Plain rounding, as a measure for encoders: one scale for all weights, which stretches the span
+/// of the codes over [-largest, largest], or over [lowest, highest] where there are offsets.
+struct PlainRounding {
+  std::vector<int> codes;
+  double scale = 0;
+  double base = 0;
+
+  PlainRounding(const Codec& codec, const Weights& weights) {
+    const CodecGrid grid = grid_of(codec);
+    codes = grid.codes;
+    const auto [lowest, highest] = std::minmax_element(weights.begin(), weights.end());
+    const double high = codec.has_offsets ? *highest : std::max(-*lowest, *highest);
+    const double low = codec.has_offsets ? *lowest : -high;
+    scale = (high - low) / (codes.back() - codes.front());
+    if (grid.powers_of_two) scale = std::exp2(std::ceil(std::log2(scale)));
+    if (codec.has_offsets) base = low - scale * codes.front();
+  }
+  double nearest(double weight) const {
+    double best = scale * codes.front() + base;
+    for (const int code : codes) {
+      const double level = scale * code + base;
+      if (std::fabs(level - weight) < std::fabs(best - weight)) best = level;
+    }
+    return best;
+  }
+  double rms_error(const Weights& weights) const {
+    double sum = 0;
+    for (const float w : weights) sum += (w - nearest(w)) * (w - nearest(w));
+    return std::sqrt(sum / static_cast<double>(weights.size()));
+  }
+  double largest_step() const {
+    int gap = 0;
+    for (std::size_t i = 1; i < codes.size(); ++i) gap = std::max(gap, codes[i] - codes[i - 1]);
+    return scale * gap;
+  }
+};
+
+/// Largest relative error of the nearest code times scale to any number. Scales that are powers of
+/// two leave gaps between the leading digits of the codes; f16 scales keep 11 bits, and products of
+/// two scales about half of them.
+double constant_tolerance(const Codec& codec) {
+  const CodecGrid grid = grid_of(codec);
+  if (!grid.powers_of_two) return 0.005;
+  std::set<double> digits = {2.0};
+  int exponent = 0;
+  for (const int code : grid.codes) {
+    if (code != 0) digits.insert(2.0 * std::frexp(std::abs(code), &exponent));
+  }
+  double worst = 0;
+  for (auto low = digits.begin(); std::next(low) != digits.end(); ++low) {
+    worst = std::max(worst, (*std::next(low) - *low) / (*std::next(low) + *low));
+  }
+  return worst;
 }
 
 class EveryEncoder : public testing::TestWithParam<const Codec*> {};
@@ -87,19 +139,18 @@ class EveryIntegerEncoder : public testing::TestWithParam<const Codec*> {};
 INSTANTIATE_TEST_SUITE_P(Registry, EveryIntegerEncoder, testing::ValuesIn(integer_codecs()),
                          codec_test_name);
 
-// Uniform weights in [-1, 1] coded with n levels: plain rounding leaves errors up to half a step of
-// 2 / (n - 1) and an RMS of step / sqrt(12). Integer sub-block scales and uneven levels cost some
-// of it, so the bounds are one step and 1.2 times the RMS.
+// Plain rounding leaves errors up to half a step. Integer sub-block scales and uneven levels cost
+// some of it, so the bounds are a whole step and 1.2 times its RMS error.
 TEST_P(EveryIntegerEncoder, StaysWithinOneStep) {
   const Codec& codec = *GetParam();
-  const double step = 2.0 / static_cast<double>(num_levels(codec) - 1);
   const Weights weights = uniform(21);
+  const PlainRounding plain(codec, weights);
   const Weights decoded = round_trip(codec, weights);
   for (std::size_t j = 0; j < weights.size(); ++j) {
-    EXPECT_LE(std::fabs(weights[j] - decoded[j]), step) << "weight " << j;
+    EXPECT_LE(std::fabs(weights[j] - decoded[j]), plain.largest_step()) << "weight " << j;
   }
   const double rms = std::sqrt(squared_error(weights, decoded) / kRow);
-  EXPECT_LE(rms, 1.2 * step / std::sqrt(12.0));
+  EXPECT_LE(rms, 1.2 * plain.rms_error(weights));
 }
 
 TEST(Encoders, LeaveLessErrorWithMoreLevels) {
@@ -127,14 +178,20 @@ TEST_P(EveryIntegerEncoder, LosesAlmostNothingTheSecondTime) {
   EXPECT_LE(squared_error(weights, twice), 1.05 * squared_error(weights, once));
 }
 
+// Without importance every sixteenth weight, eight times as large, decides the scale of its block.
+// Measured: between 0.15 (Q2_K) and 0.73 (Q8_0) of the error is left.
 TEST_P(EveryIntegerEncoder, SpendsItsPrecisionOnImportantColumns) {
   const Codec& codec = *GetParam();
-  const Weights weights = gaussian(24, 0.02);
-  const Weights importance = skewed_importance(25);
+  Weights weights = gaussian(24, 0.02);
+  Weights importance = skewed_importance(25);
+  for (std::size_t j = 0; j < kRow; j += 16) {
+    weights[j] *= 8;
+    importance[j] = 1e-4F;
+  }
   const double without = squared_error(weights, round_trip(codec, weights), importance.data());
   const double with =
       squared_error(weights, round_trip(codec, weights, importance.data()), importance.data());
-  EXPECT_LT(with, 0.97 * without);
+  EXPECT_LT(with, 0.8 * without);
 }
 
 TEST_P(EveryIntegerEncoder, TreatsEqualImportanceAsNone) {
@@ -178,12 +235,12 @@ TEST_P(EveryEncoder, KeepsZerosExactly) {
   EXPECT_THAT(round_trip(*GetParam(), zeros), testing::Each(0.0F));
 }
 
-// A constant is a level times a scale, or a base. Left: f16 rounding of the scale (2^-11), and for
-// two-level types the nearest product of scales.
+// A constant is a level times a scale, or a base.
 TEST_P(EveryEncoder, KeepsConstantsClosely) {
+  const double tolerance = GetParam()->is_float() ? 0x1p-9 : constant_tolerance(*GetParam());
   for (const float value : {1.0F, -1.0F, 0.0371F, -0.0371F, 1000.0F}) {
     const Weights decoded = round_trip(*GetParam(), Weights(kRow, value));
-    for (const float w : decoded) ASSERT_NEAR(w, value, 0.005 * std::fabs(value));
+    for (const float w : decoded) ASSERT_NEAR(w, value, tolerance * std::fabs(value));
   }
 }
 
@@ -193,10 +250,10 @@ TEST_P(EveryEncoder, KeepsWeightsOnOneSideOfZero) {
     Weights weights = uniform(30);
     for (float& w : weights) w = side * (2.0F + w);
     const Weights decoded = round_trip(codec, weights);
-    // A type with offsets spends its levels on the width 2 of the range, the others on [-3, 3].
-    const double levels = codec.is_float() ? 128 : static_cast<double>(num_levels(codec));
-    const double step = (codec.has_offsets ? 2.0 : 6.0) / (levels - 1);
-    EXPECT_LE(std::sqrt(squared_error(weights, decoded) / kRow), 1.2 * step / std::sqrt(12.0));
+    // BF16 is the coarsest float: half of its spacing of 2^-6 in [2, 4).
+    const double bound =
+        codec.is_float() ? 0x1p-7 : 1.2 * PlainRounding(codec, weights).rms_error(weights);
+    EXPECT_LE(std::sqrt(squared_error(weights, decoded) / kRow), bound);
   }
 }
 

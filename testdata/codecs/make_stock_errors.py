@@ -21,7 +21,9 @@ import struct
 import numpy as np
 from gguf import GGMLQuantizationType, GGML_QUANT_SIZES, quants
 
-TYPES = ["Q8_0", "Q6_K", "Q5_1", "Q5_0", "Q5_K", "Q4_1", "Q4_0", "Q4_K", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K"]
+from make_golden import HALF_FIELDS
+
+TYPES = [name for name in HALF_FIELDS if name not in ("F32", "F16", "BF16")]
 
 
 def load_quantizer():
