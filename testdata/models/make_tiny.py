@@ -33,6 +33,14 @@ MOST_BYTES = 150_000    # a folder's weights
 
 # By the name of the variant up to its first "-". Where head_dim is a key, it is not hidden_size / heads.
 ARCHITECTURES = {
+    "olmoe": {
+        "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "vocab_size": 272, "hidden_size": 32,
+        "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "hidden_act": "silu", "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": False,
+        "attention_bias": False, "attention_dropout": 0.0, "clip_qkv": None, "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 128,
+        "tie_word_embeddings": False, "initializer_range": 0.02, "output_router_logits": False,
+        "router_aux_loss_coef": 0.01, "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
     "qwen3_moe": {
         "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 272,
         "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 32, "num_hidden_layers": 2,
@@ -47,11 +55,16 @@ ARCHITECTURES = {
 
 # Sizes of the norms of queries and keys, from the widths of the two projections and of a head.
 QUERY_KEY_NORMS = {
+    "olmoe": lambda query, key, _head_dim: (query, key),
     "qwen3_moe": lambda _query, _key, head_dim: (head_dim, head_dim),
 }
 
 # name -> (seed, stored type, layout, changes to the architecture's configuration)
 VARIANTS = {
+    "olmoe-plain": (9, "BF16", "single", {}),
+    "olmoe-grouped": (10, "F32", "single", {
+        "num_key_value_heads": 2, "num_experts": 3, "intermediate_size": 24, "norm_topk_prob": True,
+        "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe-plain": (3, "BF16", "single", {}),
     "qwen3_moe-not-renormalised": (2, "F16", "single", {
         "norm_topk_prob": False, "num_experts": 6, "tie_word_embeddings": False, "rope_theta": 1000000.0}),
