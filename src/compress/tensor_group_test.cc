@@ -93,8 +93,12 @@ TEST(CandidateCodecs, AreWhatIsStoredAndAllThatIsSmallerByRisingSize) {
   const auto groups = list_groups(checkpoint);
   const auto candidates = candidate_codecs(checkpoint, group_of(groups, Role::kQueryProj));
   // Rows of 32: the 256-wide types fall back to 32-wide ones. BF16 is what is stored.
-  EXPECT_THAT(names(candidates), ::testing::UnorderedElementsAre("Q4_0", "IQ4_NL", "Q4_1", "Q5_0",
-                                                                 "Q5_1", "Q8_0", "BF16"));
+  std::vector<std::string_view> expected = {"BF16"};
+  for (const quant::Codec* codec : quant::all_codecs()) {
+    if (codec->block_size == 32) expected.push_back(codec->name);
+  }
+  EXPECT_THAT(names(candidates), ::testing::UnorderedElementsAreArray(expected));
+  EXPECT_THAT(names(candidates), ::testing::IsSupersetOf({"Q4_0", "IQ4_NL", "Q5_0", "Q8_0"}));
   for (std::size_t i = 1; i < candidates.size(); ++i) {
     EXPECT_GE(candidates[i]->bits_per_weight(), candidates[i - 1]->bits_per_weight());
   }

@@ -34,7 +34,7 @@ class ChoiceRecorder final : public Observer {
 
 class TinyGolden : public testing::TestWithParam<std::tuple<std::string, std::string>> {
  protected:
-  TinyGolden() : folder_(model::testing::tiny_model(std::get<0>(GetParam()))) {
+  TinyGolden() : folder_(model::testing::tiny_folder(std::get<0>(GetParam()))) {
     golden_ = parse_json(os::read_text_file(folder_ / "golden/prompts.json", {1 << 20}), "golden");
     prompt_ = golden_["prompts"][0];
     for (const Json& id : prompt_["ids"]) ids_.push_back(TokenId{id.get<std::int32_t>()});

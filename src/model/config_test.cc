@@ -93,7 +93,7 @@ void expect_same_spec(const ModelSpec& a, const ModelSpec& b) {
 }
 
 TEST_P(ArchitectureRoundTrip, ReadsTheConfigurationItWrites) {
-  const auto checkpoint = Checkpoint::open(testing::tiny_model(GetParam()));
+  const auto checkpoint = Checkpoint::open(testing::tiny_folder(GetParam()));
   Json written;
   checkpoint.architecture().write_hf(checkpoint.spec(), written);
   expect_same_spec(checkpoint.spec(),

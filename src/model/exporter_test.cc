@@ -16,6 +16,7 @@ using ::testing::AllOf;
 using testing::EditableModel;
 using testing::error_of;
 using ::testing::HasSubstr;
+using testing::tiny_folder;
 using testing::tiny_model;
 
 const quant::Codec& codec(std::string_view name) { return *quant::find_codec(name); }
@@ -71,7 +72,7 @@ class ExporterRoundTrip : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ExporterRoundTrip, ThroughGgufKeepsEveryTensorTheSpecAndTheTokenizer) {
   const TemporaryFolder folder;
-  const auto source = Checkpoint::open(tiny_model(GetParam()));
+  const auto source = Checkpoint::open(tiny_folder(GetParam()));
   write(source, folder.path() / "a.gguf", keep_types(source, OutputFormat::kGguf));
   const auto gguf = Checkpoint::open(folder.path() / "a.gguf");
   write(gguf, folder.path() / "back", keep_types(gguf, OutputFormat::kSafetensors));
@@ -93,7 +94,7 @@ TEST_P(ExporterRoundTrip, ThroughGgufKeepsEveryTensorTheSpecAndTheTokenizer) {
 
 TEST_P(ExporterRoundTrip, FromGgufToGgufIsByteForByteTheSame) {
   const TemporaryFolder folder;
-  const auto source = Checkpoint::open(tiny_model(GetParam()));
+  const auto source = Checkpoint::open(tiny_folder(GetParam()));
   write(source, folder.path() / "a.gguf", one_type("Q4_0"));
   const auto first = Checkpoint::open(folder.path() / "a.gguf");
   auto options = keep_types(first, OutputFormat::kGguf);

@@ -19,18 +19,23 @@
 
 namespace winnow::model::testing {
 
-inline std::filesystem::path tiny_model(std::string_view name) {
-  return std::filesystem::path(WINNOW_SOURCE_DIR) / "testdata/models" /
-         fmt::format("qwen3_moe-{}", name);
+/// A folder of testdata/models by its whole name, "qwen3_moe-plain".
+inline std::filesystem::path tiny_folder(std::string_view name) {
+  return std::filesystem::path(WINNOW_SOURCE_DIR) / "testdata/models" / name;
 }
 
-/// Names (without the architecture) of all tiny models, sorted.
+/// That of a variant of Qwen3-MoE, which tests take where the architecture does not matter.
+inline std::filesystem::path tiny_model(std::string_view variant) {
+  return tiny_folder(fmt::format("qwen3_moe-{}", variant));
+}
+
+/// Whole names of all tiny models of all architectures, sorted.
 inline std::vector<std::string> tiny_models() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(
-           std::filesystem::path(WINNOW_SOURCE_DIR) / "testdata/models")) {
-    if (!entry.is_directory()) continue;
-    names.push_back(entry.path().filename().string().substr(std::strlen("qwen3_moe-")));
+  for (const auto& entry : std::filesystem::directory_iterator(tiny_folder(""))) {
+    if (std::filesystem::exists(entry.path() / "config.json")) {
+      names.push_back(entry.path().filename().string());
+    }
   }
   std::sort(names.begin(), names.end());
   return names;

@@ -18,8 +18,11 @@ from gguf import GGMLQuantizationType, GGML_QUANT_SIZES, quants
 HALF_FIELDS = {
     "F32": [], "F16": [0], "BF16": [], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0],
     "Q5_1": [0, 2], "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-    "IQ4_NL": [0], "IQ4_XS": [0],
+    "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": [],
 }
+# Those of a power-of-two exponent that is a byte; both ends give subnormals and infinities.
+EXPONENT_FIELDS = {"MXFP4": [0]}
+EXPONENTS = [0, 1, 2, 126, 127, 128, 251, 252, 253, 254, 255]
 # Zeros, subnormals, one, the largest, infinity, NaN, and negative ones.
 HALF_BITS = [0x0000, 0x8000, 0x0001, 0x83FF, 0x3C00, 0x7BFF, 0x7C00, 0xFC00, 0x7E00, 0xB555]
 
@@ -32,6 +35,9 @@ def make_blocks(name: str) -> bytes:
     for block, bits in zip(blocks, HALF_BITS):
         for field in HALF_FIELDS[name]:
             block[field : field + 2] = struct.pack("<H", bits)
+    for block, exponent in zip(blocks, EXPONENTS):
+        for field in EXPONENT_FIELDS.get(name, []):
+            block[field] = exponent
     # Ordinary scales for the rest, so that most values are finite and of ordinary size.
     for block in blocks[len(HALF_BITS) : -2]:
         for field in HALF_FIELDS[name]:

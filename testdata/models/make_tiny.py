@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The Winnow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tiny random qwen3_moe models (Hugging Face folders) with golden outputs, one folder a variant.
+"""Writes tiny random models (Hugging Face folders) with golden outputs, one folder a variant.
 
 Weights come from a seeded NumPy generator and are rounded to the stored type; golden values are those of
-`transformers` in float32 on the stored weights, accepted only if tests/oracles/qwen3_moe_numpy.py
-(float64) agrees. The same versions of NumPy and transformers give the same bytes.
+`transformers` in float32 on the stored weights, accepted only if the architecture's float64 pass
+in tests/oracles agrees. The same versions of NumPy and transformers give the same bytes.
 
     python testdata/models/make_tiny.py [NAME ...]      # torch, transformers, tokenizers, numpy
 """
@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "tests" / "oracles"))
-from qwen3_moe_numpy import Qwen3Moe, is_moe_layer  # noqa: E402
+from forward import open_oracle  # noqa: E402
+from qwen3_moe_numpy import is_moe_layer  # noqa: E402
 
 TEXT = "A tïny model, of 30 parts."
 TOKENS = 24             # of the golden input, BOS included
@@ -30,19 +31,40 @@ TOLERANCE = 2e-5        # |float32 - float64| logit; logits are of order 3, sums
 SMALLEST_MARGIN = 1e-3  # between the last chosen router logit and the next, and between the two best greedy tokens
 MOST_BYTES = 150_000    # a folder's weights
 
-BASE = {
-    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 272,
-    "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 32, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu",
-    "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": True, "decoder_sparse_step": 1,
-    "mlp_only_layers": [], "attention_bias": False, "attention_dropout": 0.0, "rms_norm_eps": 1e-06,
-    "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 128,
-    "tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": None,
-    "initializer_range": 0.02, "output_router_logits": False, "router_aux_loss_coef": 0.001,
-    "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271}
+# By the name of the variant up to its first "-". Where head_dim is a key, it is not hidden_size / heads.
+ARCHITECTURES = {
+    "olmoe": {
+        "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "vocab_size": 272, "hidden_size": 32,
+        "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "hidden_act": "silu", "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": False,
+        "attention_bias": False, "attention_dropout": 0.0, "clip_qkv": None, "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 128,
+        "tie_word_embeddings": False, "initializer_range": 0.02, "output_router_logits": False,
+        "router_aux_loss_coef": 0.01, "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
+    "qwen3_moe": {
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 272,
+        "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "hidden_act": "silu",
+        "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": True, "decoder_sparse_step": 1,
+        "mlp_only_layers": [], "attention_bias": False, "attention_dropout": 0.0, "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 128,
+        "tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": None,
+        "initializer_range": 0.02, "output_router_logits": False, "router_aux_loss_coef": 0.001,
+        "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
+}
 
-# name -> (seed, stored type, layout, changes to BASE); head_dim 16 is not hidden_size / heads = 8 throughout
+# Sizes of the norms of queries and keys, from the widths of the two projections and of a head.
+QUERY_KEY_NORMS = {
+    "olmoe": lambda query, key, _head_dim: (query, key),
+    "qwen3_moe": lambda _query, _key, head_dim: (head_dim, head_dim),
+}
+
+# name -> (seed, stored type, layout, changes to the architecture's configuration)
 VARIANTS = {
+    "olmoe-plain": (9, "BF16", "single", {}),
+    "olmoe-grouped": (10, "F32", "single", {
+        "num_key_value_heads": 2, "num_experts": 3, "intermediate_size": 24, "norm_topk_prob": True,
+        "attention_bias": True, "tie_word_embeddings": True}),
     "qwen3_moe-plain": (3, "BF16", "single", {}),
     "qwen3_moe-not-renormalised": (2, "F16", "single", {
         "norm_topk_prob": False, "num_experts": 6, "tie_word_embeddings": False, "rope_theta": 1000000.0}),
@@ -66,7 +88,9 @@ VARIANTS = {
 def tensor_shapes(config):
     """Hugging Face name -> shape [out, in] of all tensors, experts stored one by one."""
     hidden, heads, groups = (config[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
-    head_dim, experts = config["head_dim"], config["num_experts"]
+    head_dim, experts = config.get("head_dim", hidden // heads), config["num_experts"]
+    query_norm, key_norm = QUERY_KEY_NORMS[config["model_type"]](heads * head_dim, groups * head_dim, head_dim)
+    inner = config.get("moe_intermediate_size", config["intermediate_size"])
     shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
@@ -76,7 +100,7 @@ def tensor_shapes(config):
             shapes[f"{prefix}self_attn.{name}.weight"] = shape
             if config["attention_bias"]:
                 shapes[f"{prefix}self_attn.{name}.bias"] = shape[:1]
-        for name, size in (("self_attn.q_norm", head_dim), ("self_attn.k_norm", head_dim),
+        for name, size in (("self_attn.q_norm", query_norm), ("self_attn.k_norm", key_norm),
                            ("input_layernorm", hidden), ("post_attention_layernorm", hidden)):
             shapes[f"{prefix}{name}.weight"] = (size,)
         if not is_moe_layer(config, layer):
@@ -84,7 +108,7 @@ def tensor_shapes(config):
             continue
         shapes[prefix + "mlp.gate.weight"] = (experts, hidden)
         for expert in range(experts):
-            add_mlp(shapes, f"{prefix}mlp.experts.{expert}.", hidden, config["moe_intermediate_size"])
+            add_mlp(shapes, f"{prefix}mlp.experts.{expert}.", hidden, inner)
     shapes["model.norm.weight"] = (hidden,)
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
@@ -194,7 +218,7 @@ def write_tokenizer(folder, config):
 
 def run_transformers(folder, ids):
     """float32 logits [T, V] after `ids`, and the greedy continuation with its smallest top-2 gap."""
-    model = transformers.Qwen3MoeForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].numpy()
@@ -227,7 +251,7 @@ def write_golden(folder, name, config, size):
     ids = [config["bos_token_id"], *Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids]
     assert len(ids) == TOKENS, len(ids)
     logits, greedy, gap = run_transformers(folder, ids)
-    ours = Qwen3Moe(folder).forward(ids)
+    ours = open_oracle(folder).forward(ids)
     check(name, np.abs(logits - ours.logits).max(),
           router_margin(ours.router_logits, config["num_experts_per_tok"]), gap, size)
     golden = folder / "golden"
@@ -250,7 +274,8 @@ def write_golden(folder, name, config, size):
 
 def make(name):
     seed, dtype, layout, changes = VARIANTS[name]
-    config = {**BASE, **changes, "torch_dtype": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype]}
+    config = {**ARCHITECTURES[name.split("-")[0]], **changes,
+              "torch_dtype": {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[dtype]}
     tensors = random_tensors(config, seed)
     if layout == "fused":  # as newer releases of transformers write config.json, too
         tensors = fuse_experts(tensors, config)

@@ -76,15 +76,18 @@ class Qwen3Moe:
         y = x @ self._weight(name + ".weight").T
         return y + self._weight(name + ".bias") if name + ".bias" in self.checkpoint else y
 
+    def _normalized_heads(self, x, prefix, shape):
+        """Queries or keys [T, heads, head_dim], each head normalised by itself."""
+        heads = self._linear(x, prefix + "proj").reshape(shape)
+        return rms_norm(heads, self._weight(prefix + "norm.weight"), self.config["rms_norm_eps"])
+
     def _attention(self, x, prefix):
         config, tokens = self.config, x.shape[0]
         heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
-        q = self._linear(x, prefix + "q_proj").reshape(tokens, heads, head_dim)
-        k = self._linear(x, prefix + "k_proj").reshape(tokens, groups, head_dim)
+        q = rotate(self._normalized_heads(x, prefix + "q_", (tokens, heads, head_dim)), rope_theta(config))
+        k = rotate(self._normalized_heads(x, prefix + "k_", (tokens, groups, head_dim)), rope_theta(config))
         v = self._linear(x, prefix + "v_proj").reshape(tokens, groups, head_dim)
-        q = rotate(rms_norm(q, self._weight(prefix + "q_norm.weight"), config["rms_norm_eps"]), rope_theta(config))
-        k = rotate(rms_norm(k, self._weight(prefix + "k_norm.weight"), config["rms_norm_eps"]), rope_theta(config))
         future = np.triu(np.ones((tokens, tokens), bool), 1)
         out = np.empty_like(q)
         for head in range(heads):
@@ -142,6 +145,9 @@ class Qwen3Moe:
         head = "model.embed_tokens" if config.get("tie_word_embeddings", False) else "lm_head"
         result.logits = x @ self._weight(head + ".weight").T
         return result
+
+
+ORACLE = Qwen3Moe
 
 
 def rope_theta(config):

@@ -26,7 +26,7 @@ import quantities  # noqa: E402
 import write_grain_gguf as reference_writer  # noqa: E402
 from checkpoint import bf16_to_f32  # noqa: E402
 from qwen3_moe_numpy import golden_array  # noqa: E402
-from stock_llama import StockLibrary  # noqa: E402
+from stock_llama import StockError, StockLibrary  # noqa: E402
 
 BINARY = pathlib.Path(os.environ.get("WINNOW_BINARY", ROOT / "build" / "release" / "bin" / "winnow"))
 MODEL = pathlib.Path(os.environ.get("WINNOW_MODEL", ROOT / "models" / "grain"))
@@ -51,10 +51,10 @@ KL_LIMIT = {"BF16": 0.0005, "Q8_0": 0.002, "Q6_K": 0.006, "Q4_0": 0.035, "Q4_K":
 # moves the mean by up to 0.0014 against the same weights widened to F32; Q2_K costs 0.050.
 NLL_LIMIT = 0.005
 
-# Tiny models that stock's qwen3moe can express, and the largest logit difference from golden: its F16 cache
-# gives up to 0.0139 on them; gate and up of the fused matrix exchanged give 5.5.
-TINY_MODELS = ("plain", "sharded", "fused-experts", "odd-sizes")
+# Largest logit difference from golden of the tiny models that stock can express: its F16 cache gives up to
+# 0.0139 on them. Those of which the converter warns are refused, or off by 2.0 and more.
 TINY_LOGIT_LIMIT = 0.03
+CONVERTER_WARNING = "llama.cpp will not run this file as the model is meant"
 
 OUR_TYPES = ("BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K")
 STOCK_TYPES = ("Q4_0", "Q4_K_M", "Q8_0", "Q3_K_S", "Q2_K")
@@ -62,13 +62,18 @@ STOCK_TYPES = ("Q4_0", "Q4_K_M", "Q8_0", "Q3_K_S", "Q2_K")
 FREE_KEYS = {"general.name", "general.type", "general.file_type", "general.quantization_version"}
 
 
-def winnow(*arguments):
-    """Runs the binary; stdout as text. Fails with its stderr."""
+def run(*arguments):
+    """Runs the binary; stdout and stderr as text. Fails with its stderr."""
     done = subprocess.run([str(BINARY), *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AssertionError(f"winnow {' '.join(map(str, arguments))}\n"
                              f"exit code {done.returncode}\n{done.stderr[-2000:]}")
-    return done.stdout
+    return done
+
+
+def winnow(*arguments):
+    """Standard output of the binary."""
+    return run(*arguments).stdout
 
 
 def golden_prompts(model=MODEL):
@@ -249,18 +254,31 @@ class StockRunsOurFiles(PeerTest):
                 self.assert_same_nll(path)
 
 
-    def test_stock_gives_golden_logits_for_every_checkpoint_layout(self):
-        for name in TINY_MODELS:
-            with self.subTest(model=name):
-                source, target = ROOT / "testdata" / "models" / f"qwen3_moe-{name}", self.folder / f"{name}.gguf"
-                winnow("convert", source, "-o", target, "--type", "F32")
-                prompt = golden_prompts(source)[0]
-                with self.stock.open(target, context=64) as model:
-                    self.assertEqual(model.tokenize(prompt["text"], add_special=True), prompt["ids"])
-                    gap = np.abs(model.logits(prompt["ids"])
-                                 - golden_array(source / "golden", prompt["logits"])).max()
-                print(f"{name}: largest logit difference {gap:.4f}")
-                self.assertLess(gap, TINY_LOGIT_LIMIT)
+class StockRunsTinyModels(PeerTest):
+    def logit_gap(self, source, target):
+        """Largest difference of stock's logits from the golden ones; infinite where it refuses the file."""
+        prompt = golden_prompts(source)[0]
+        try:
+            with self.stock.open(target, context=64) as model:
+                self.assertEqual(model.tokenize(prompt["text"], add_special=True), prompt["ids"])
+                return np.abs(model.logits(prompt["ids"]) - golden_array(source / "golden", prompt["logits"])).max()
+        except StockError:
+            return np.inf
+
+    def test_it_gives_golden_logits_where_the_converter_has_no_warning_and_only_there(self):
+        expressible = set()
+        for source in sorted(path.parent for path in (ROOT / "testdata" / "models").glob("*/config.json")):
+            with self.subTest(model=source.name):
+                target = self.folder / f"{source.name}.gguf"
+                warned = CONVERTER_WARNING in run("convert", source, "-o", target, "--type", "F32").stderr
+                gap = self.logit_gap(source, target)
+                print(f"{source.name}: largest logit difference {gap:.4f}{', warned of' if warned else ''}")
+                if warned:
+                    self.assertGreater(gap, TINY_LOGIT_LIMIT)
+                else:
+                    self.assertLess(gap, TINY_LOGIT_LIMIT)
+                    expressible.add(source.name.split("-")[0])
+        self.assertIn("qwen3_moe", expressible)
 
 
 class WinnowRunsStockFiles(PeerTest):

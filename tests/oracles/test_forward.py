@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The Winnow authors
 # SPDX-License-Identifier: Apache-2.0
-"""The NumPy forward pass against the golden outputs of models/grain and of every tiny model."""
+"""The NumPy forward passes against the golden outputs of models/grain and of every tiny model."""
 
 import json
 import pathlib
@@ -12,11 +12,13 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
-from qwen3_moe_numpy import Qwen3Moe, golden_array, is_moe_layer, rotate  # noqa: E402
+from forward import open_oracle  # noqa: E402
+from qwen3_moe_numpy import golden_array, is_moe_layer, rotate  # noqa: E402
 
 # float32 golden values against float64: measured up to 1.1e-5 on logits of grain, 7.6e-6 on tiny models.
 LOGIT_TOLERANCE = 5e-5
-MODELS = [ROOT / "models" / "grain", *sorted((ROOT / "testdata" / "models").glob("qwen3_moe-*"))]
+TINY = sorted(path.parent for path in (ROOT / "testdata" / "models").glob("*/config.json"))
+MODELS = [ROOT / "models" / "grain", *TINY]
 
 
 def prompts(folder):
@@ -29,7 +31,7 @@ class ForwardPass(unittest.TestCase):
 
     def test_gives_the_golden_logits_and_routing(self):
         for folder in MODELS:
-            model = Qwen3Moe(folder)
+            model = open_oracle(folder)
             for prompt in prompts(folder):
                 with self.subTest(model=folder.name, prompt=prompt["name"]):
                     result = model.forward(prompt["ids"])
@@ -43,11 +45,11 @@ class ForwardPass(unittest.TestCase):
         for folder in MODELS:
             for prompt in prompts(folder):
                 with self.subTest(model=folder.name, prompt=prompt["name"]):
-                    logits = Qwen3Moe(folder).forward(prompt["ids"]).logits
+                    logits = open_oracle(folder).forward(prompt["ids"]).logits
                     self.assertEqual(int(logits[-1].argmax()), prompt["greedy_ids"][0])
 
     def test_the_past_does_not_see_the_future(self):
-        model, ids = Qwen3Moe(MODELS[1]), prompts(MODELS[1])[0]["ids"]
+        model, ids = open_oracle(MODELS[1]), prompts(MODELS[1])[0]["ids"]
         np.testing.assert_allclose(model.forward(ids[:9]).logits, model.forward(ids).logits[:9], atol=1e-12)
 
 
