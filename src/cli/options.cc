@@ -138,12 +138,11 @@ CLI::Option* add_output(CLI::App& app, std::string& target, const std::string& h
 }
 
 CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target) {
-  return add_texts(
-      app,
-      {"--data", "PATH",
-       "text files, JSONL files (keys `text` or `messages`), or folders of them, whose "
-       "file names without the suffix are the domains"},
-      target);
+  return add_texts(app,
+                   {"--data", "PATH",
+                    "text files, JSONL files (key `text`), or folders of them, whose "
+                    "file names without the suffix are the domains"},
+                   target);
 }
 
 CLI::Option* add_threads(CLI::App& app, unsigned& target) {

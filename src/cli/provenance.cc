@@ -31,7 +31,14 @@ void check_output_path(const model::Checkpoint& source, const std::string& outpu
     is_input = is_input || same_file(file->name(), output);
   }
   if (is_input) fail(ErrorCode::kUsage, "{}: is the input; name another output", output);
-  if (!replace && std::filesystem::is_regular_file(output)) {
+  // Before hours of work, not after.
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::path(output).parent_path();
+  if (output.empty()) fail(ErrorCode::kUsage, "--output: the name is empty");
+  if (!folder.empty() && !std::filesystem::is_directory(folder, error)) {
+    fail(ErrorCode::kSystem, "{}: there is no folder {}; make it first", output, folder.string());
+  }
+  if (!replace && std::filesystem::is_regular_file(output, error)) {
     fail(ErrorCode::kUsage, "{}: exists already; name another output, or add --force to replace it",
          output);
   }

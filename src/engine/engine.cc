@@ -190,6 +190,12 @@ std::span<const float> Engine::next_logits(KvCache& cache, std::span<const Token
   state_->last_logits.resize(state_->spec.vocab_size);
   logits(hidden.rows_from(hidden.rows - 1, 1),
          {state_->last_logits.data(), 1, state_->last_logits.size(), state_->last_logits.size()});
+  for (std::size_t token = 0; token < state_->last_logits.size(); ++token) {
+    if (!std::isfinite(state_->last_logits[token])) {
+      fail_data("the logit of token {} is {}; the output matrix is damaged", token,
+                state_->last_logits[token]);
+    }
+  }
   return state_->last_logits;
 }
 

@@ -54,6 +54,24 @@ class TinyGolden : public testing::TestWithParam<std::tuple<std::string, std::st
   std::vector<TokenId> ids_;
 };
 
+TEST(NextLogits, RefuseAnOutputMatrixWithANan) {
+  model::testing::EditableModel edited("plain");
+  // The last row of the shared matrix: the prompt does not read it, the logits do.
+  edited.tensor("model.embed_tokens.weight").bytes.back() = '\x7f';
+  edited.tensor("model.embed_tokens.weight").bytes.end()[-2] = '\xc0';
+  const auto folder = std::filesystem::path(testing::TempDir()) / "winnow-nan-in-output";
+  edited.write(folder);
+  Log log;
+  Engine engine(model::Checkpoint::open(folder), {1, "scalar"}, log);
+  KvCache cache = engine.make_cache(4);
+  const TokenId prompt{1};
+  const Error error =
+      model::testing::error_of([&] { engine.next_logits(cache, std::span(&prompt, 1)); });
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("output matrix is damaged"), std::string::npos) << error.message();
+  std::filesystem::remove_all(folder);
+}
+
 TEST_P(TinyGolden, LogitsRoutingAndGreedyTextAgree) {
   const auto checkpoint = model::Checkpoint::open(folder_);
   Log log;

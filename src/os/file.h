@@ -62,11 +62,12 @@ std::string read_text_file(const std::filesystem::path& path, Bytes limit);
 
 /// Writes a file sequentially under `<path>.partial-<pid>`; `commit` syncs it and renames it to
 /// `path`, replacing what was there. Destroyed without `commit`, it removes the partial file, so
-/// that nothing half-written is ever found under the final name.
+/// that nothing half-written is ever found under the final name. A link stays, and what it leads
+/// to is replaced. Throws Error{kUsage} when `path` is a device, a pipe or a socket.
 /// All members throw Error{kSystem} that names the file and the reason (disk full ...).
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path);
+  explicit AtomicFile(const std::filesystem::path& path);
   AtomicFile(AtomicFile&&) noexcept = default;
   AtomicFile& operator=(AtomicFile&&) = delete;
   AtomicFile(const AtomicFile&) = delete;
@@ -112,7 +113,8 @@ class AtomicFolder {
   std::filesystem::path partial_;
 };
 
-/// Writes `text` to `path` through an AtomicFile.
+/// Writes `text` to `path` through an AtomicFile, or straight into a pipe or a character device
+/// (/dev/null, /dev/stdout).
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace winnow::os

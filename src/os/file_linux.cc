@@ -72,6 +72,28 @@ void sync_directory(const std::filesystem::path& directory) {
 
 constexpr std::size_t kWriteBuffer = 1 << 20;
 
+/// What `path` leads to, links followed; `none` or `not_found` when nothing can be said.
+std::filesystem::file_type kind_of(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::status(path, ignored).type();
+}
+
+/// A rename over a device, a pipe or a socket would put a file in its place, /dev/null included;
+/// one over a link would leave what the link leads to as it was.
+std::filesystem::path replaceable(const std::filesystem::path& path) {
+  const auto kind = kind_of(path);
+  using std::filesystem::file_type;
+  if (kind == file_type::character || kind == file_type::block || kind == file_type::fifo ||
+      kind == file_type::socket) {
+    fail(ErrorCode::kUsage, "{}: is a device or a pipe; name a regular file", path.string());
+  }
+  if (kind != file_type::regular) return path;
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error) || error) return path;
+  const std::filesystem::path target = std::filesystem::canonical(path, error);
+  return error ? path : target;
+}
+
 }  // namespace
 
 Fd& Fd::operator=(Fd&& other) noexcept {
@@ -110,8 +132,8 @@ std::string read_text_file(const std::filesystem::path& path, Bytes limit) {
   return text;
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path)
-    : path_(std::move(path)), partial_(path_.string() + fmt::format(".partial-{}", ::getpid())) {
+AtomicFile::AtomicFile(const std::filesystem::path& path)
+    : path_(replaceable(path)), partial_(path_.string() + fmt::format(".partial-{}", ::getpid())) {
   fd_ = Fd(::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!fd_.valid()) fail_system(errno, fmt::format("{}: cannot create", partial_.string()));
 }
@@ -183,6 +205,13 @@ void AtomicFolder::commit() {
 }
 
 void write_text_file(const std::filesystem::path& path, std::string_view text) {
+  const auto kind = kind_of(path);
+  if (kind == std::filesystem::file_type::character || kind == std::filesystem::file_type::fifo) {
+    const Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!fd.valid()) fail_system(errno, fmt::format("{}: cannot open", path.string()));
+    write_all(fd.value(), text, path.string());
+    return;
+  }
   AtomicFile file(path);
   file.append(text);
   file.commit();

@@ -240,6 +240,33 @@ TEST_F(AtomicFileTest, ReportsAnOutputThatIsAFolder) {
   EXPECT_EQ(entries(), 1U);
 }
 
+TEST_F(AtomicFileTest, NeverTakesThePlaceOfAPipe) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(error_of(ErrorCode::kUsage, [&] { AtomicFile(path("pipe")); }),
+              AllOf(HasSubstr("pipe"), HasSubstr("name a regular file")));
+  EXPECT_TRUE(std::filesystem::is_fifo(path("pipe")));
+  EXPECT_EQ(entries(), 1U);
+}
+
+TEST_F(AtomicFileTest, KeepsALinkAndReplacesWhatItLeadsTo) {
+  write(path("target"), "old");
+  std::filesystem::create_symlink("target", path("link"));
+  write_text_file(path("link"), "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(path("link")));
+  EXPECT_EQ(read_text_file(path("target"), {100}), "new");
+}
+
+TEST_F(AtomicFileTest, WritesShortTextsStraightIntoAPipe) {
+  ASSERT_EQ(::mkfifo(path("pipe").c_str(), 0600), 0);
+  const Fd reader(::open(path("pipe").c_str(), O_RDONLY | O_NONBLOCK));
+  ASSERT_TRUE(reader.valid());
+  write_text_file(path("pipe"), "text");
+  std::array<char, 8> got{};
+  EXPECT_EQ(::read(reader.value(), got.data(), got.size()), 4);
+  EXPECT_EQ(std::string(got.data()), "text");
+  EXPECT_TRUE(std::filesystem::is_fifo(path("pipe")));
+}
+
 TEST_F(AtomicFolderTest, AppearsOnlyWithCommit) {
   AtomicFolder folder(path("out"));
   write_text_file(folder.partial() / "a", "x");

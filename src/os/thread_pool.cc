@@ -37,20 +37,20 @@ void relax() {
 class ThreadPool::State {
  public:
   explicit State(unsigned threads) {
-    for (unsigned worker = 1; worker < threads; ++worker) {
-      workers_.emplace_back([this, worker] { work(worker); });
+    // No destructor runs for an object that was never complete: stop what has been started.
+    try {
+      for (unsigned worker = 1; worker < threads; ++worker) {
+        workers_.emplace_back([this, worker] { work(worker); });
+      }
+    } catch (const std::exception& error) {
+      const std::size_t started = workers_.size() + 1;
+      stop();
+      fail(ErrorCode::kSystem, "only {} of {} threads could be started ({}); ask for fewer",
+           started, threads, error.what());
     }
   }
 
-  ~State() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-      loops_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
+  ~State() { stop(); }
 
   unsigned size() const { return static_cast<unsigned>(workers_.size()) + 1; }
 
@@ -82,6 +82,16 @@ class ThreadPool::State {
   }
 
  private:
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+      loops_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
   static constexpr std::uint32_t kClosed = 0xffffffffU;
   static std::uint64_t make_ticket(std::uint64_t loop, std::uint32_t item) {
     return loop << 32 | item;

@@ -13,7 +13,7 @@ namespace winnow::os {
 /// thread. Not reentrant: a body must not call `run`. One `run` at a time.
 class ThreadPool {
  public:
-  /// threads: 1 or more.
+  /// threads: 1 or more. Throws Error{kSystem} when the system starts fewer.
   explicit ThreadPool(unsigned threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

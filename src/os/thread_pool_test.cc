@@ -3,9 +3,13 @@
 #include "os/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -104,6 +108,23 @@ TEST(ThreadPool, OfOneRunsOnTheCallingThread) {
 }
 
 TEST(ThreadPool, RefusesToHaveNoThreads) { EXPECT_THROW(ThreadPool(0), Error); }
+
+TEST(ThreadPoolDeathTest, StopsTheThreadsItStartedWhenTheSystemRefusesMore) {
+  // In a process of its own: a limit on address space leaves room for a few stacks only.
+  const auto start_too_many = [] {
+    const struct rlimit small = {std::size_t{1} << 29, std::size_t{1} << 29};
+    ::setrlimit(RLIMIT_AS, &small);
+    ::alarm(20);  // waiting for ever is a failure too
+    try {
+      ThreadPool pool(1000);
+    } catch (const Error& error) {
+      std::fputs(error.what(), stderr);
+      std::_Exit(error.code() == ErrorCode::kSystem ? 7 : 1);
+    }
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(start_too_many(), ::testing::ExitedWithCode(7), "of 1000 threads could be started");
+}
 
 TEST(Split, CoversAllItemsInOrderWithSizesThatDifferByAtMostOne) {
   for (const std::size_t total : {0, 1, 7, 8, 100}) {

@@ -137,6 +137,11 @@ class TinyModel(CommandTest):
         self.out = self.folder / "nowhere" / "small.gguf"
         self.refuse(4, ["nowhere"], *self.arguments("--bits", 7))
 
+    def test_a_missing_folder_of_the_output_is_found_before_the_data_are_read(self):
+        self.out = self.folder / "nowhere" / "small.gguf"
+        self.refuse(4, ["there is no folder", "nowhere"],
+                    *self.arguments("--bits", 7, "--data", self.folder / "missing", data=False))
+
     def test_a_full_disk_leaves_nothing_behind(self):
         def limit_file_size():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 """`winnow convert`: round trips, equal bytes, what it refuses, what it leaves behind."""
 
 import json
+import os
 import signal
 import struct
 import time
@@ -129,6 +130,18 @@ class Convert(CommandTest):
 
     def test_a_place_that_does_not_exist_is_a_refusal_of_the_system(self):
         self.assert_fails(self.convert(TINY, "-o", self.folder / "no/a.gguf"), 4, "a.gguf")
+
+    def test_a_loop_of_links_as_output_is_no_internal_error(self):
+        loop = self.folder / "loop.gguf"
+        loop.symlink_to(loop)
+        self.assert_ok(self.convert(TINY, "-o", loop))
+        self.assertFalse(loop.is_symlink())
+
+    def test_a_pipe_is_never_replaced_by_a_model(self):
+        pipe = self.folder / "pipe.gguf"
+        os.mkfifo(pipe)
+        self.assert_fails(self.convert(TINY, "-o", pipe, "--force"), 1, "name a regular file")
+        self.assertTrue(pipe.is_fifo())
 
     def test_an_interrupt_ends_it_with_130_and_leaves_nothing(self):
         # Q2_K searches longest: seconds for the bundled model.
