@@ -44,7 +44,7 @@ int report_failure(ConsoleLog& log) {
     log.error(error.message());
     return exit_code(error.code());
   } catch (const std::bad_alloc&) {
-    log.error("out of memory; close other programs or give a smaller --memory or --max-memory");
+    log.error("out of memory; close other programs, or use a smaller model or --context");
     return kExitSystem;
   } catch (const std::exception& error) {
     log.error(fmt::format("internal error: {}; please report this", error.what()));
