@@ -65,7 +65,7 @@ class Engine::State {
   void normalize(std::span<const float> weight);
   void add_to_residual();
 
-  Compute compute() { return {kernels, pool, scratch, overrides}; }
+  Compute compute() { return {kernels, pool, scratch, overrides, profile}; }
 
   const model::ModelSpec spec;
   const kernels::Kernels& kernels;
@@ -74,6 +74,7 @@ class Engine::State {
   std::unique_ptr<experts::ExpertStore> store;
   std::vector<os::AlignedBuffer> scratch;
   WeightOverrides overrides;
+  OpProfile* profile = nullptr;
   Attention attention;
   MoeFfn moe;
   DenseFfn ffn;
@@ -148,6 +149,8 @@ void Engine::override_weights(Role role, LayerId layer, std::vector<quant::Packe
 }
 
 void Engine::restore_weights() { state_->overrides.clear(); }
+
+void Engine::set_profile(OpProfile* profile) { state_->profile = profile; }
 
 KvCache Engine::make_cache(std::size_t capacity) const { return {state_->spec, capacity}; }
 

@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
+#include "engine/op_profile.h"
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
@@ -62,6 +63,9 @@ class Engine {
 
   /// Logits [vocab_size] of the last token of one sequence.
   std::span<const float> next_logits(KvCache& cache, std::span<const TokenId> tokens);
+
+  /// Times of the following calls are added to `profile` (borrowed) until it is set to null.
+  void set_profile(OpProfile* profile);
 
   KvCache make_cache(std::size_t capacity) const;
 

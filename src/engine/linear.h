@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/op_profile.h"
 #include "engine/overrides.h"
 #include "kernels/kernels.h"
 #include "os/aligned_buffer.h"
@@ -23,6 +24,7 @@ struct Compute {
   /// One scratch area per worker, at least as large as the largest matrix of the model asks for.
   std::vector<os::AlignedBuffer>& scratch;
   const WeightOverrides& overrides;
+  OpProfile* profile = nullptr;  ///< null unless somebody asked; see Engine::set_profile
 };
 
 /// Activations [tokens, in_features] with their int8 form, made only when a matrix asks for it.
