@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/avx2/dot.h"
 #include "kernels/avx2/vocabulary.h"
 #include "kernels/detail/scratch.h"
 #include "kernels/kernels.h"
@@ -14,7 +15,6 @@ WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX2)
 namespace winnow::kernels::avx2 {
 
 #include "kernels/detail/int8_probe.inl"
-#include "kernels/detail/matmul_codes.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/vectors.inl"

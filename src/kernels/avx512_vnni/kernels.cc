@@ -14,7 +14,6 @@ WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX512_VNNI)
 namespace winnow::kernels::avx512_vnni {
 
 #include "kernels/detail/int8_probe.inl"
-#include "kernels/detail/matmul_codes.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/vectors.inl"
