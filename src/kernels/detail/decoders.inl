@@ -68,6 +68,10 @@ struct PackedDecoder : Blocks {
     return w.row(row);
   }
   WINNOW_INLINE static Cursor at(Cursor row, std::size_t step) { return row + step * kStepBytes; }
+  /// Asks for the lines of a step that lies `ahead` bytes further on.
+  WINNOW_INLINE static void prefetch(Cursor at, std::size_t ahead) {
+    for (std::size_t i = 0; i < kStepBytes; i += 64) __builtin_prefetch(at + ahead + i);
+  }
   /// A whole step that begins with the `bytes` bytes at `from`.
   WINNOW_INLINE static Cursor pad(Cursor from, std::size_t bytes, std::byte (&room)[kStepBytes]) {
     std::memset(room, 0, sizeof room);
@@ -108,6 +112,7 @@ struct UnpackedRows {
     return {row.codes + step * kParts * 16, row.scales + step * kParts,
             row.offsets + step * kParts};
   }
+  WINNOW_INLINE static void prefetch(const Cursor& /*at*/, std::size_t /*ahead*/) {}
   WINNOW_INLINE static Cursor pad(Cursor from, std::size_t /*bytes*/, std::byte (&/*room*/)[1]) {
     return from;
   }

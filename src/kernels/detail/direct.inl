@@ -115,7 +115,10 @@ void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_byt
   constexpr auto kUnits = std::make_index_sequence<D::kUnits>{};
   typename D::Cursor at[4];
   for (std::size_t step = 0; step < steps.whole; ++step) {
-    for (std::size_t e = 0; e < 4; ++e) at[e] = D::at(rows[e], step);
+    for (std::size_t e = 0; e < 4; ++e) {
+      at[e] = D::at(rows[e], step);
+      if constexpr (kTokens == 1) D::prefetch(at[e], 4 * row_bytes);
+    }
     add_units<D, kTokens>(at, step * D::kUnits, tile, kUnits);
   }
   if (steps.whole != steps.all) {
