@@ -37,8 +37,8 @@ inline constexpr std::size_t kTileRows = 4;
 inline constexpr std::size_t kTileTokens = 4;
 
 // Rows (in vectors) and tokens of codes multiplied together: 2 x 6 sums, as many dot products.
-inline constexpr std::size_t kPanelVectors = 2;
-inline constexpr std::size_t kPanelTile = 6;
+inline constexpr std::size_t kPanelVectors = 3;
+inline constexpr std::size_t kPanelTile = 4;
 inline constexpr std::size_t kPanelTokens = 12;
 
 // --- loads and stores; *_first touch n <= kLanes elements, and other lanes are zero ------------

@@ -141,13 +141,13 @@ struct PanelTokens {
 };
 
 /// Sums of one unit of one part; w: [unit vector][quad][panel vector].
-template <class Kind, std::size_t kTokens>
+template <class Kind, std::size_t kVectors, std::size_t kTokens>
 WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const float* offsets,
                                   std::size_t group, std::int32_t panel_excess,
                                   const PanelTokens<kTokens>& x,
-                                  Floats (&sums)[kPanelVectors][kTokens]) {
+                                  Floats (&sums)[kVectors][kTokens]) {
   constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
-  Ints dots[kPanelVectors][kTokens];
+  Ints dots[kVectors][kTokens];
   std::int32_t code_sums[kTokens];
   for (std::size_t t = 0; t < kTokens; ++t) {
     code_sums[t] = x.sums[t][group];
@@ -155,18 +155,18 @@ WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const
     for (auto& vector : dots) vector[t] = broadcast(-panel_excess * code_sums[t]);
   }
   for (std::size_t i = 0; i < Kind::kUnitVectors * 4; ++i) {
-    Codes weights[kPanelVectors];
-    for (std::size_t v = 0; v < kPanelVectors; ++v) {
+    Codes weights[kVectors];
+    for (std::size_t v = 0; v < kVectors; ++v) {
       weights[v] = load_codes(w + (i * kPanelVectors + v) * kVectorBytes);
     }
     for (std::size_t t = 0; t < kTokens; ++t) {
       const Codes quad = broadcast_quad(x.codes[t] + group * kGroup + 4 * i);
-      for (std::size_t v = 0; v < kPanelVectors; ++v) {
+      for (std::size_t v = 0; v < kVectors; ++v) {
         dots[v][t] = add_dot<Kind>(dots[v][t], weights[v], quad);
       }
     }
   }
-  for (std::size_t v = 0; v < kPanelVectors; ++v) {
+  for (std::size_t v = 0; v < kVectors; ++v) {
     const Floats scale = load(scales + v * kLanes);
     for (std::size_t t = 0; t < kTokens; ++t) {
       Floats term = mul(to_floats(dots[v][t]), scale);
@@ -179,7 +179,7 @@ WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const
   }
 }
 
-template <class Kind, std::size_t kTokens>
+template <class Kind, std::size_t kVectors, std::size_t kTokens>
 void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std::size_t token,
                          tensor::MatrixView<float> y, std::size_t row, std::size_t count) {
   PanelTokens<kTokens> tokens;
@@ -188,25 +188,25 @@ void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std:
     tokens.scales[t] = x.scales + (token + t) * (x.cols / kActivationBlock);
     tokens.sums[t] = x.sums + (token + t) * (x.cols / kActivationSumGroup);
   }
-  Floats parts[kPanelVectors][kTokens][kParts];
+  Floats parts[kVectors][kTokens][kParts];
   for (std::size_t q = 0; q < kParts; ++q) {
-    Floats sums[kPanelVectors][kTokens];
+    Floats sums[kVectors][kTokens];
     for (auto& vector : sums) {
       for (Floats& sum : vector) sum = broadcast(0.0F);
     }
     for (std::size_t unit = 0; unit < panel.valid[q]; ++unit) {
       const std::size_t at = (q * panel.units + unit) * kPanelVectors;
-      add_panel_unit<Kind, kTokens>(panel.codes + at * Kind::kUnitVectors * 4 * kVectorBytes,
+      add_panel_unit<Kind, kVectors, kTokens>(panel.codes + at * Kind::kUnitVectors * 4 * kVectorBytes,
                                  panel.scales + at * kLanes, panel.offsets + at * kLanes,
                                  panel.groups[q * panel.units + unit], panel.excess, tokens, sums);
     }
-    for (std::size_t v = 0; v < kPanelVectors; ++v) {
+    for (std::size_t v = 0; v < kVectors; ++v) {
       for (std::size_t t = 0; t < kTokens; ++t) parts[v][t][q] = sums[v][t];
     }
   }
   for (std::size_t t = 0; t < kTokens; ++t) {
     float* out = y.data + (token + t) * y.row_stride + row;
-    for (std::size_t v = 0; v < kPanelVectors && v * kLanes < count; ++v) {
+    for (std::size_t v = 0; v < kVectors; ++v) {
       const Floats sum = add_parts(parts[v][t]);
       const std::size_t left = count - v * kLanes;
       if (left >= kLanes) {
@@ -219,23 +219,31 @@ void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std:
 }
 
 
-/// Tokens in tiles of at most kPanelTile, as equal as can be.
-template <class Kind, std::size_t kTokens = kPanelTile>
-void multiply_panel(const Panel& panel, const QuantizedActivations& x, std::size_t token,
-                    std::size_t end, tensor::MatrixView<float> y, std::size_t row,
-                    std::size_t count) {
+/// Tokens from `token` on in `tiles` tiles of at most kTokens, as equal as can be; rows in as few
+/// vectors as hold them.
+template <class Kind, std::size_t kVectors, std::size_t kTokens>
+void multiply_panel_tokens(const Panel& panel, const QuantizedActivations& x, std::size_t token,
+                           std::size_t tiles, tensor::MatrixView<float> y, std::size_t row,
+                           std::size_t count) {
+  for (; tiles > 0 && x.tokens - token > (kTokens - 1) * tiles; --tiles) {
+    multiply_panel_tile<Kind, kVectors, kTokens>(panel, x, token, y, row, count);
+    token += kTokens;
+  }
   if constexpr (kTokens > 1) {
-    const std::size_t tiles = (end - token + kTokens - 1) / kTokens;
-    for (std::size_t left = tiles; token + kTokens * left <= end && token < end; --left) {
-      multiply_panel_tile<Kind, kTokens>(panel, x, token, y, row, count);
-      token += kTokens;
-    }
-    if (token < end) multiply_panel<Kind, kTokens - 1>(panel, x, token, end, y, row, count);
-  } else {
-    for (; token < end; ++token) {
-      multiply_panel_tile<Kind, 1>(panel, x, token, y, row, count);
+    multiply_panel_tokens<Kind, kVectors, kTokens - 1>(panel, x, token, tiles, y, row, count);
+  }
+}
+
+template <class Kind, std::size_t kVectors = kPanelVectors>
+void multiply_panel(const Panel& panel, const QuantizedActivations& x, tensor::MatrixView<float> y,
+                    std::size_t row, std::size_t count) {
+  if constexpr (kVectors > 1) {
+    if (count <= (kVectors - 1) * kLanes) {
+      return multiply_panel<Kind, kVectors - 1>(panel, x, y, row, count);
     }
   }
+  const std::size_t tiles = (x.tokens + kPanelTile - 1) / kPanelTile;
+  multiply_panel_tokens<Kind, kVectors, kPanelTile>(panel, x, 0, tiles, y, row, count);
 }
 
 template <class D>
@@ -251,6 +259,6 @@ void multiply_panels(const quant::PackedMatrix& w, std::size_t first_row, std::s
       fill_vector<D>(w, row + v * kLanes, left < kLanes ? left : kLanes, v, steps, panel, scratch);
     }
     using Kind = PanelKind<D::kUnitVectors, D::kHasOffsets, D::kRange>;
-    multiply_panel<Kind>(panel, x, 0, x.tokens, y, row, count);
+    multiply_panel<Kind>(panel, x, y, row, count);
   }
 }

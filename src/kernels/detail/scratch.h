@@ -27,7 +27,7 @@ constexpr std::size_t float_bytes(std::size_t cols) { return align_scratch(cols 
 /// panel, tokens that are put into a decoder's order, bytes of a vector.
 inline constexpr std::size_t kMaxIntegerRows = 16;
 inline constexpr std::size_t kMaxFloatRows = 4;
-inline constexpr std::size_t kMaxPanelRows = 32;
+inline constexpr std::size_t kMaxPanelRows = 48;
 inline constexpr std::size_t kMaxOrderedTokens = 16;
 inline constexpr std::size_t kMaxStep = 256;
 
