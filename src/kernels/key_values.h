@@ -58,6 +58,9 @@ struct KvLayout {
   }
 };
 
+/// Queries, tokens times group, that share the conversion of a key when one task brings them.
+inline constexpr std::size_t kAttentionRows = 64;
+
 /// Causal attention of some queries of one sequence that share one head of keys and values.
 struct AttentionTask {
   KvLayout layout;

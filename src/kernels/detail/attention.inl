@@ -13,7 +13,7 @@
 // A block of 4, 2 or 1 queries keeps up to kAttentionSums sums in registers, every key or value
 // vector loaded serves all of them. Up to 4 queries read the stored form where it is: limited by
 // memory. More than one block of queries share a tile that is converted to f32 in scratch memory,
-// at about 2 / kQueryRows of the work: limited by the multiply-adds.
+// at about 2 / kAttentionRows of the work: limited by the multiply-adds.
 
 #include "kernels/detail/exponential.inl"
 
@@ -296,14 +296,14 @@ inline void finish_rows(const AttentionTask& task, std::size_t first, std::size_
   }
 }
 
-/// Rows [first, first + rows) of the task, rows <= kQueryRows.
+/// Rows [first, first + rows) of the task, rows <= kAttentionRows.
 template <typename Storage>
 void attend_rows(const AttentionTask& task, std::size_t first, std::size_t rows,
                  std::byte* memory) {
   const KvLayout floats{KvType::kF32, task.layout.head_dim};
   const auto scratch = detail::AttentionScratch::divide(memory, floats);
   begin_rows(task, first, rows, scratch);
-  std::size_t visible[detail::kQueryRows];
+  std::size_t visible[kAttentionRows];
   for (std::size_t r = 0; r < rows; ++r) visible[r] = task.visible + (first + r) / task.group;
   const std::size_t end = visible[rows - 1];
   const bool in_place = task.layout.type == KvType::kF32 || rows == 1 || rows == 2 || rows == 4;
@@ -326,10 +326,9 @@ void attend_rows(const AttentionTask& task, std::size_t first, std::size_t rows,
 template <typename Storage>
 void attend_all(const AttentionTask& task, std::byte* scratch) {
   const std::size_t rows = task.tokens * task.group;
-  for (std::size_t first = 0; first < rows; first += detail::kQueryRows) {
+  for (std::size_t first = 0; first < rows; first += kAttentionRows) {
     const std::size_t left = rows - first;
-    attend_rows<Storage>(task, first, left < detail::kQueryRows ? left : detail::kQueryRows,
-                         scratch);
+    attend_rows<Storage>(task, first, left < kAttentionRows ? left : kAttentionRows, scratch);
   }
 }
 

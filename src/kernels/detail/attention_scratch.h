@@ -14,30 +14,28 @@ namespace winnow::kernels::detail {
 /// the order of the sums follows from it. A tile's keys and values, its queries and their sums,
 /// 130 KiB with heads of 128, stay in a second-level cache.
 inline constexpr std::size_t kKeyTile = 64;
-/// Queries that share a converted tile.
-inline constexpr std::size_t kQueryRows = 64;
 /// Lanes of the widest ISA.
 inline constexpr std::size_t kMaxLanes = 16;
 
 struct AttentionScratch {
   std::byte* keys;    ///< a tile's strips in the layout of F32
   std::byte* values;  ///< the same
-  float* queries;     ///< [kQueryRows, head_dim], scaled
-  float* out;         ///< [kQueryRows, padded_dim]: weighted values so far
+  float* queries;     ///< [kAttentionRows, head_dim], scaled
+  float* out;         ///< [kAttentionRows, padded_dim]: weighted values so far
   float* weights;     ///< [4 rows, kKeyTile]: scores, then weights
-  float* sums;        ///< [kQueryRows, kMaxLanes]: sums of weights, per lane
-  float* largest;     ///< [kQueryRows]: largest score so far
+  float* sums;        ///< [kAttentionRows, kMaxLanes]: sums of weights, per lane
+  float* largest;     ///< [kAttentionRows]: largest score so far
 
   /// `layout` is that of F32.
   static std::size_t tile_bytes(const KvLayout& layout) {
     return align_scratch(kKeyTile / KvLayout::kStrip * layout.strip_bytes());
   }
   static std::size_t row_bytes(const KvLayout& layout) {
-    return float_bytes(kQueryRows * layout.padded_dim());
+    return float_bytes(kAttentionRows * layout.padded_dim());
   }
   static std::size_t bytes(const KvLayout& layout) {
     return 2 * tile_bytes(layout) + 2 * row_bytes(layout) + float_bytes(4 * kKeyTile) +
-           float_bytes(kQueryRows * kMaxLanes) + float_bytes(kQueryRows);
+           float_bytes(kAttentionRows * kMaxLanes) + float_bytes(kAttentionRows);
   }
   static AttentionScratch divide(std::byte* scratch, const KvLayout& layout) {
     AttentionScratch parts{};
@@ -52,8 +50,8 @@ struct AttentionScratch {
     parts.queries = floats(row_bytes(layout));
     parts.out = floats(row_bytes(layout));
     parts.weights = floats(float_bytes(4 * kKeyTile));
-    parts.sums = floats(float_bytes(kQueryRows * kMaxLanes));
-    parts.largest = floats(float_bytes(kQueryRows));
+    parts.sums = floats(float_bytes(kAttentionRows * kMaxLanes));
+    parts.largest = floats(float_bytes(kAttentionRows));
     return parts;
   }
 };
