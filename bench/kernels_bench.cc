@@ -132,15 +132,24 @@ void attend(benchmark::State& state, const kernels::Kernels* kernels, kernels::K
   std::vector<float> out(tokens * kDim);
   std::size_t head = 0;
   for (auto _ : state) {
-    const std::size_t offset = head * strips * layout.strip_bytes();
+    const std::size_t bytes = strips * layout.strip_bytes();
+    const std::size_t next = (head + 1) % heads;
     for (std::size_t t = 0; t < tokens; t += kernels::kAttentionRows) {
-      const std::size_t count = std::min(kernels::kAttentionRows, tokens - t);
-      kernels->attend(
-          {layout, keys.data() + offset, values.data() + offset, queries.data() + t * kDim,
-           out.data() + t * kDim, kDim, count, 1, positions - tokens + t + 1, 0.09F},
-          scratch.data());
+      kernels::AttentionTask task;
+      task.layout = layout;
+      task.keys = keys.data() + head * bytes;
+      task.values = values.data() + head * bytes;
+      task.upcoming = keys.data() + next * bytes;
+      task.queries = queries.data() + t * kDim;
+      task.out = out.data() + t * kDim;
+      task.token_stride = kDim;
+      task.tokens = std::min(kernels::kAttentionRows, tokens - t);
+      task.group = 1;
+      task.visible = positions - tokens + t + 1;
+      task.scale = 0.09F;
+      kernels->attend(task, scratch.data());
     }
-    head = (head + 1) % heads;
+    head = next;
     benchmark::ClobberMemory();
   }
   const auto iterations = static_cast<double>(state.iterations());

@@ -91,6 +91,7 @@ std::vector<float> attend(const Kernels& kernels, Head& head, const std::vector<
     task.layout = layout;
     task.keys = head.keys();
     task.values = head.values();
+    if (t % 2 == 0) task.upcoming = head.keys();
     task.queries = queries.data() + t * width;
     task.out = out.data() + t * width;
     task.token_stride = width;
@@ -314,7 +315,7 @@ TEST_P(AttentionKernels, StayWithinTheBoundOfF32Sums) {
 TEST_P(AttentionKernels, AQueryDoesNotNoticeItsCompany) {
   for (const KvType type : all_kv_types()) {
     for (const std::size_t dim : {8, 40, 64, 128}) {
-      for (const std::size_t group : {1, 2, 3, 4, 7}) {
+      for (const std::size_t group : {1, 2, 3, 4, 7, 17}) {
         constexpr std::size_t kPositions = 130;
         Head head(type, dim, kPositions);
         fill(head, kernels(), kPositions, dim + group);
@@ -375,7 +376,8 @@ TEST_P(AttentionKernels, QueriesFarApartInMemoryAreFound) {
   Guarded<float> out(3 * 100);
   Guarded<ScratchLine> memory(attention_scratch_bytes(kDim) / sizeof(ScratchLine));
   AttentionTask task{
-      head.layout(), head.keys(), head.values(), queries.data(), out.data(), 100, 3, 2, 1, 0.25F};
+      head.layout(), head.keys(), head.values(), nullptr, queries.data(), out.data(), 100, 3, 2, 1,
+      0.25F};
   kernels().attend(task, memory.data()->bytes);
   for (std::size_t t = 0; t < 3; ++t) {
     for (std::size_t j = 0; j < 100; ++j) {

@@ -64,11 +64,12 @@ inline constexpr std::size_t kAttentionRows = 64;
 /// Causal attention of some queries of one sequence that share one head of keys and values.
 struct AttentionTask {
   KvLayout layout;
-  const std::byte* keys = nullptr;    ///< strips of positions 0 ..., all that are visible
-  const std::byte* values = nullptr;  ///< the same
-  const float* queries = nullptr;     ///< [tokens][group, head_dim], tokens `token_stride` apart
-  float* out = nullptr;               ///< the same shape and stride; overwritten
-  std::size_t token_stride = 0;       ///< in floats
+  const std::byte* keys = nullptr;      ///< strips of positions 0 ..., all that are visible
+  const std::byte* values = nullptr;    ///< the same
+  const std::byte* upcoming = nullptr;  ///< keys that the thread may read next; null when unknown
+  const float* queries = nullptr;       ///< [tokens][group, head_dim], tokens `token_stride` apart
+  float* out = nullptr;                 ///< the same shape and stride; overwritten
+  std::size_t token_stride = 0;         ///< in floats
   std::size_t tokens = 0;
   std::size_t group = 0;    ///< query heads
   std::size_t visible = 0;  ///< positions the first token sees, at least 1; each next one more

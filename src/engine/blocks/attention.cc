@@ -163,8 +163,9 @@ void Attention::prepare_rows(const Compute& compute, const Norms& norms, LayerId
   });
 }
 
-void Attention::attend_group(const Compute& compute, LayerId layer, const Stretch& stretch,
-                             std::size_t kv_head, unsigned worker) {
+kernels::AttentionTask Attention::task_of(LayerId layer, std::size_t item) {
+  const std::size_t kv_head = item % spec_.num_key_value_heads;
+  const Stretch& stretch = stretches_[item / spec_.num_key_value_heads];
   KvCache& cache = *stretch.sequence->cache;
   const std::size_t token = stretch.sequence->first_row + stretch.first;
   const std::size_t column = kv_head * group_ * spec_.head_dim;
@@ -179,7 +180,7 @@ void Attention::attend_group(const Compute& compute, LayerId layer, const Stretc
   task.group = group_;
   task.visible = cache.length() + stretch.first + 1;
   task.scale = 1.0F / std::sqrt(static_cast<float>(spec_.head_dim));
-  compute.kernels.attend(task, scratch_[worker].data());
+  return task;
 }
 
 void Attention::attend(const Compute& compute, const Norms& norms, LayerId layer,
@@ -193,14 +194,18 @@ void Attention::attend(const Compute& compute, const Norms& norms, LayerId layer
       stretches_.push_back({&sequence, first, std::min(tokens, sequence.rows - first)});
     }
   }
-  const std::size_t heads = spec_.num_key_value_heads;
-  compute.pool.run(stretches_.size() * heads, [&](std::size_t item, unsigned worker) {
-    const Stretch& stretch = stretches_[item / heads];
-    const std::size_t head = item % heads;
-    if (stretch.sequence->rows == 1) {
-      prepare_group(compute, norms, layer, *stretch.sequence, 0, head);
+  const std::size_t items = stretches_.size() * spec_.num_key_value_heads;
+  compute.pool.run(items, [&](std::size_t item, unsigned worker) {
+    const SequenceRows& sequence = *stretches_[item / spec_.num_key_value_heads].sequence;
+    if (sequence.rows == 1) {
+      prepare_group(compute, norms, layer, sequence, 0, item % spec_.num_key_value_heads);
     }
-    attend_group(compute, layer, stretch, head, worker);
+    kernels::AttentionTask task = task_of(layer, item);
+    // Items are handed out in order, so this worker's next one is about as many on as there are
+    // workers.
+    const std::size_t next = item + compute.pool.size();
+    if (next < items) task.upcoming = task_of(layer, next).keys;
+    compute.kernels.attend(task, scratch_[worker].data());
   });
 }
 

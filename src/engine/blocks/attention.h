@@ -69,8 +69,8 @@ class Attention {
                     std::span<const SequenceRows> sequences);
   void attend(const Compute& compute, const Norms& norms, LayerId layer,
               std::span<const SequenceRows> sequences);
-  void attend_group(const Compute& compute, LayerId layer, const Stretch& stretch,
-                    std::size_t kv_head, unsigned worker);
+  /// What `item` of `attend`'s loop asks of the kernel.
+  kernels::AttentionTask task_of(LayerId layer, std::size_t item);
 
   const model::ModelSpec& spec_;
   const std::size_t group_;  // query heads that share a head of keys and values

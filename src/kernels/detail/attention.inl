@@ -11,17 +11,26 @@
 // whatever rows are computed beside it.
 //
 // A block of 4, 2 or 1 queries keeps up to kAttentionSums sums in registers, every key or value
-// vector loaded serves all of them. Up to 4 queries read the stored form where it is: limited by
-// memory. More than one block of queries share a tile that is converted to f32 in scratch memory,
-// at about 2 / kAttentionRows of the work: limited by the multiply-adds.
+// vector loaded serves all of them. Few queries read the stored form where it is: limited by
+// memory, so each tile's scores ask for its values, and its values for the next tile's keys, which
+// have the same layout. Many queries share a tile that is converted to f32 in scratch memory, at
+// about 2 / kAttentionRows of the work: limited by the multiply-adds.
 
 #include "kernels/detail/exponential.inl"
 
 constexpr std::size_t kStripVectors = KvLayout::kStrip / kLanes;
+constexpr std::size_t kBlockVectors = KvLayout::kBlock / kLanes;
 constexpr std::size_t kTileStrips = detail::kKeyTile / KvLayout::kStrip;
+
+/// Queries up to which the stored form is read anew for each block of 4. With 8 queries on 128 keys
+/// of F16 in the first-level cache (Zen 5): 180 Gflop/s so, 129 by way of scratch memory; 4 queries
+/// from memory 30 GB/s, and 16 without asking ahead.
+constexpr std::size_t kInPlaceRows = 16;
 
 /// How to read a strip. `index` counts elements from the strip's first, d0 along head_dim.
 struct FloatStorage {
+  static constexpr std::size_t kBytes = 4;  ///< of an element
+  static constexpr bool kAhead = true;      ///< whether to ask for what comes next
   struct Scale {};
   WINNOW_INLINE static Scale key_scale(const KvLayout&, const std::byte*, std::size_t) {
     return {};
@@ -34,13 +43,21 @@ struct FloatStorage {
   }
 };
 
+/// F32 that is in a cache already.
+struct CachedStorage : FloatStorage {
+  static constexpr bool kAhead = false;
+};
+
 struct HalfStorage : FloatStorage {
+  static constexpr std::size_t kBytes = 2;
   WINNOW_INLINE static Floats read(const std::byte* strip, std::size_t index, Scale) {
     return load_f16(strip + 2 * index);
   }
 };
 
 struct CodeStorage {
+  static constexpr std::size_t kBytes = 1;
+  static constexpr bool kAhead = true;
   using Scale = Floats;
   /// Scales `index` ... index + kLanes - 1: those of as many keys.
   WINNOW_INLINE static Scale key_scale(const KvLayout& layout, const std::byte* strip,
@@ -56,10 +73,16 @@ struct CodeStorage {
   }
 };
 
+/// Asks for the line at `p`, which may be anywhere, in the second-level cache.
+template <typename Storage>
+WINNOW_INLINE void ask_for(const std::byte* p) {
+  if (Storage::kAhead) __builtin_prefetch(p, 0, 2);
+}
+
 /// Writes the scores of kRows queries [kRows, head_dim] with kStrips strips of keys.
 template <typename Storage, std::size_t kRows, std::size_t kStrips>
-WINNOW_INLINE void score_strips(const KvLayout& layout, const std::byte* keys, const float* queries,
-                                float* scores) {
+WINNOW_INLINE void score_strips(const KvLayout& layout, const std::byte* keys,
+                                const std::byte* next, const float* queries, float* scores) {
   Floats sums[kRows][kStrips * kStripVectors];
   for (auto& of_row : sums) {
     for (auto& sum : of_row) sum = broadcast(0.0F);
@@ -77,8 +100,10 @@ WINNOW_INLINE void score_strips(const KvLayout& layout, const std::byte* keys, c
     for (std::size_t d = begin; d < end; ++d) {
       for (std::size_t v = 0; v < kStrips * kStripVectors; ++v) {
         const std::size_t lane = v % kStripVectors * kLanes;
-        const Floats key = Storage::read(keys + v / kStripVectors * strip_bytes,
-                                         KvLayout::key_index(lane, d), scales[v]);
+        const std::size_t strip = v / kStripVectors * strip_bytes;
+        const std::size_t at = KvLayout::key_index(lane, d);
+        const Floats key = Storage::read(keys + strip, at, scales[v]);
+        ask_for<Storage>(next + strip + at * Storage::kBytes);
         for (std::size_t r = 0; r < kRows; ++r) {
           sums[r][v] = fma(broadcast(queries[r * layout.head_dim + d]), key, sums[r][v]);
         }
@@ -93,25 +118,29 @@ WINNOW_INLINE void score_strips(const KvLayout& layout, const std::byte* keys, c
 }
 
 template <typename Storage, std::size_t kRows>
-void score_tile(const KvLayout& layout, const std::byte* keys, std::size_t strips,
-                const float* queries, float* scores) {
+void score_tile(const KvLayout& layout, const std::byte* keys, const std::byte* next,
+                std::size_t strips, const float* queries, float* scores) {
   constexpr std::size_t kFit = kAttentionSums / kRows / kStripVectors;
   constexpr std::size_t kStrips = kFit < kTileStrips ? kFit : kTileStrips;
   std::size_t s = 0;
   for (; s + kStrips <= strips; s += kStrips) {
-    score_strips<Storage, kRows, kStrips>(layout, keys + s * layout.strip_bytes(), queries,
+    score_strips<Storage, kRows, kStrips>(layout, keys + s * layout.strip_bytes(),
+                                          next + s * layout.strip_bytes(), queries,
                                           scores + s * KvLayout::kStrip);
   }
   for (; s < strips; ++s) {
-    score_strips<Storage, kRows, 1>(layout, keys + s * layout.strip_bytes(), queries,
+    score_strips<Storage, kRows, 1>(layout, keys + s * layout.strip_bytes(),
+                                    next + s * layout.strip_bytes(), queries,
                                     scores + s * KvLayout::kStrip);
   }
 }
 
-/// out[kRows, kVectors vectors] += weights[kRows, first ... end) * values of those positions.
+/// d is a multiple of kVectors * kLanes, so vectors with one scale begin where v % kBlockVectors ==
+/// 0. out[kRows, kVectors vectors] += weights[kRows, first ... end) * values of those positions.
 template <typename Storage, std::size_t kRows, std::size_t kVectors>
-WINNOW_INLINE void add_columns(const KvLayout& layout, const std::byte* values, std::size_t first,
-                               std::size_t end, const float* weights, float* out, std::size_t d) {
+WINNOW_INLINE void add_columns(const KvLayout& layout, const std::byte* values,
+                               const std::byte* next, std::size_t first, std::size_t end,
+                               const float* weights, float* out, std::size_t d) {
   const std::size_t stride = layout.padded_dim();
   const std::size_t strip_bytes = layout.strip_bytes();
   Floats sums[kRows][kVectors];
@@ -119,12 +148,17 @@ WINNOW_INLINE void add_columns(const KvLayout& layout, const std::byte* values, 
     for (std::size_t v = 0; v < kVectors; ++v) sums[r][v] = load(out + r * stride + v * kLanes);
   }
   for (std::size_t key = first; key < end; ++key) {
-    const std::byte* strip = values + key / KvLayout::kStrip * strip_bytes;
+    const std::size_t offset = key / KvLayout::kStrip * strip_bytes;
+    const std::byte* strip = values + offset;
     const std::size_t lane = key % KvLayout::kStrip;
+    typename Storage::Scale scale;
     for (std::size_t v = 0; v < kVectors; ++v) {
       const std::size_t at = d + v * kLanes;
-      const auto scale = Storage::value_scale(layout, strip, layout.value_scale_index(lane, at));
+      if (v % kBlockVectors == 0) {
+        scale = Storage::value_scale(layout, strip, layout.value_scale_index(lane, at));
+      }
       const Floats value = Storage::read(strip, layout.value_index(lane, at), scale);
+      ask_for<Storage>(next + offset + layout.value_index(lane, at) * Storage::kBytes);
       for (std::size_t r = 0; r < kRows; ++r) {
         sums[r][v] = fma(broadcast(weights[r * detail::kKeyTile + key]), value, sums[r][v]);
       }
@@ -136,19 +170,19 @@ WINNOW_INLINE void add_columns(const KvLayout& layout, const std::byte* values, 
 }
 
 template <typename Storage, std::size_t kRows>
-void add_values(const KvLayout& layout, const std::byte* values, std::size_t first, std::size_t end,
-                const float* weights, float* out) {
+void add_values(const KvLayout& layout, const std::byte* values, const std::byte* next,
+                std::size_t first, std::size_t end, const float* weights, float* out) {
   constexpr std::size_t kMost = 8;  // all of a head of 128 with AVX-512
   constexpr std::size_t kFit = kAttentionSums / kRows;
   constexpr std::size_t kVectors = kFit < kMost ? kFit : kMost;
   const std::size_t vectors = layout.padded_dim() / kLanes;
   std::size_t v = 0;
   for (; v + kVectors <= vectors; v += kVectors) {
-    add_columns<Storage, kRows, kVectors>(layout, values, first, end, weights, out + v * kLanes,
-                                          v * kLanes);
+    add_columns<Storage, kRows, kVectors>(layout, values, next, first, end, weights,
+                                          out + v * kLanes, v * kLanes);
   }
   for (; v < vectors; ++v) {
-    add_columns<Storage, kRows, 1>(layout, values, first, end, weights, out + v * kLanes,
+    add_columns<Storage, kRows, 1>(layout, values, next, first, end, weights, out + v * kLanes,
                                    v * kLanes);
   }
 }
@@ -188,6 +222,7 @@ struct TileTask {
   KvLayout layout;  ///< of the tile, which may have been converted
   const std::byte* keys;
   const std::byte* values;
+  const std::byte* next_keys;  ///< of the next tile, or anything of the same size
   detail::AttentionScratch scratch;
 };
 
@@ -199,17 +234,17 @@ void attend_block(const TileTask& tile, std::size_t row, const std::size_t* visi
   float* weights = tile.scratch.weights;
   float* out = tile.scratch.out + row * padded;
   const std::size_t strips = (visible[kRows - 1] + KvLayout::kStrip - 1) / KvLayout::kStrip;
-  score_tile<Storage, kRows>(layout, tile.keys, strips,
+  score_tile<Storage, kRows>(layout, tile.keys, tile.values, strips,
                              tile.scratch.queries + row * layout.head_dim, weights);
   for (std::size_t r = 0; r < kRows; ++r) {
     weigh_tile(visible[r], padded, weights + r * detail::kKeyTile,
                tile.scratch.sums + (row + r) * detail::kMaxLanes, tile.scratch.largest + row + r,
                out + r * padded);
   }
-  add_values<Storage, kRows>(layout, tile.values, 0, visible[0], weights, out);
+  add_values<Storage, kRows>(layout, tile.values, tile.next_keys, 0, visible[0], weights, out);
   for (std::size_t r = 1; r < kRows; ++r) {
     if (visible[r] == visible[0]) continue;
-    add_values<Storage, 1>(layout, tile.values, visible[0], visible[r],
+    add_values<Storage, 1>(layout, tile.values, tile.next_keys, visible[0], visible[r],
                            weights + r * detail::kKeyTile, out + r * padded);
   }
 }
@@ -306,18 +341,23 @@ void attend_rows(const AttentionTask& task, std::size_t first, std::size_t rows,
   std::size_t visible[kAttentionRows];
   for (std::size_t r = 0; r < rows; ++r) visible[r] = task.visible + (first + r) / task.group;
   const std::size_t end = visible[rows - 1];
-  const bool in_place = task.layout.type == KvType::kF32 || rows == 1 || rows == 2 || rows == 4;
+  const bool few = rows <= kInPlaceRows;
+  const std::byte* after = task.upcoming != nullptr ? task.upcoming : task.keys;
+  const std::size_t tile_bytes = kTileStrips * task.layout.strip_bytes();
   for (std::size_t begin = 0; begin < end; begin += detail::kKeyTile) {
     const std::size_t strip = begin / KvLayout::kStrip;
-    if (in_place) {
+    if (few || task.layout.type == KvType::kF32) {
       const std::size_t offset = strip * task.layout.strip_bytes();
-      const TileTask tile{task.layout, task.keys + offset, task.values + offset, scratch};
-      attend_tile<Storage>(tile, rows, begin, visible);
+      const TileTask tile{task.layout, task.keys + offset, task.values + offset,
+                          begin + detail::kKeyTile < end ? task.keys + offset + tile_bytes : after,
+                          scratch};
+      few ? attend_tile<Storage>(tile, rows, begin, visible)
+          : attend_tile<CachedStorage>(tile, rows, begin, visible);
     } else {
       const std::size_t left = (end - begin + KvLayout::kStrip - 1) / KvLayout::kStrip;
       expand_strips<Storage>(task, strip, left < kTileStrips ? left : kTileStrips, floats, scratch);
-      const TileTask tile{floats, scratch.keys, scratch.values, scratch};
-      attend_tile<FloatStorage>(tile, rows, begin, visible);
+      const TileTask tile{floats, scratch.keys, scratch.values, scratch.keys, scratch};
+      attend_tile<CachedStorage>(tile, rows, begin, visible);
     }
   }
   finish_rows(task, first, rows, scratch);
