@@ -314,12 +314,13 @@ TEST_P(AttentionKernels, StayWithinTheBoundOfF32Sums) {
 
 TEST_P(AttentionKernels, AQueryDoesNotNoticeItsCompany) {
   for (const KvType type : all_kv_types()) {
-    for (const std::size_t dim : {8, 40, 64, 128}) {
+    for (const std::size_t dim : {8, 40, 128}) {
       for (const std::size_t group : {1, 2, 3, 4, 7, 17}) {
         constexpr std::size_t kPositions = 130;
+        const std::size_t tokens = group <= 4 ? kPositions : 20;
         Head head(type, dim, kPositions);
         fill(head, kernels(), kPositions, dim + group);
-        const auto queries = normal_values(group, kPositions * group * dim, 3);
+        const auto queries = normal_values(group, tokens * group * dim, 3);
         const auto alone = attend(kernels(), head, queries, group, kPositions, 1);
         for (const std::size_t chunk : {2, 5, 32, 64, 130}) {
           ASSERT_EQ(bits_of(attend(kernels(), head, queries, group, kPositions, chunk)),
