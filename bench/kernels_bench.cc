@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of every ISA: products with one token (packed bytes of weights per second: compare with
 // the memory's read rate) and with 64 (operations per second, 2 per multiply-add), for every codec,
-// and the vector operations (f32 bytes read per second).
+// the vector operations (f32 bytes read per second), and attention with heads of 128: one query
+// over many positions (bytes of keys and values per second), a prompt of 512 (operations per
+// second, 2 per multiply-add of what each query sees).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -110,6 +113,67 @@ void softmax(benchmark::State& state, const kernels::Kernels* kernels) {
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(kLength * sizeof(float)));
 }
 
+/// A prompt of `tokens` over `positions`, in tasks as the engine makes them; the heads differ in
+/// memory, so that a cache holds no more of them than in a model.
+void attend(benchmark::State& state, const kernels::Kernels* kernels, kernels::KvType type,
+            std::size_t positions, std::size_t tokens) {
+  constexpr std::size_t kDim = 128;
+  const std::size_t heads = (std::size_t{1} << 28) / (positions * kDim * 8);
+  const kernels::KvLayout layout{type, kDim};
+  const std::size_t strips = positions / kernels::KvLayout::kStrip;
+  os::AlignedBuffer keys(heads * strips * layout.strip_bytes());
+  os::AlignedBuffer values(keys.size());
+  os::AlignedBuffer scratch(kernels::attention_scratch_bytes(kDim));
+  const auto row = random_values(2 * kDim);
+  for (std::size_t p = 0; p < heads * positions; ++p) {
+    kernels->store_key_value(layout, row.data(), row.data() + kDim, p, keys.data(), values.data());
+  }
+  const auto queries = random_values(tokens * kDim);
+  std::vector<float> out(tokens * kDim);
+  std::size_t head = 0;
+  for (auto _ : state) {
+    const std::size_t bytes = strips * layout.strip_bytes();
+    const std::size_t next = (head + 1) % heads;
+    for (std::size_t t = 0; t < tokens; t += kernels::kAttentionRows) {
+      kernels::AttentionTask task;
+      task.layout = layout;
+      task.keys = keys.data() + head * bytes;
+      task.values = values.data() + head * bytes;
+      task.upcoming = keys.data() + next * bytes;
+      task.queries = queries.data() + t * kDim;
+      task.out = out.data() + t * kDim;
+      task.token_stride = kDim;
+      task.tokens = std::min(kernels::kAttentionRows, tokens - t);
+      task.group = 1;
+      task.visible = positions - tokens + t + 1;
+      task.scale = 0.09F;
+      kernels->attend(task, scratch.data());
+    }
+    head = next;
+    benchmark::ClobberMemory();
+  }
+  const auto iterations = static_cast<double>(state.iterations());
+  const double seen =
+      static_cast<double>(tokens) * static_cast<double>(2 * positions - tokens + 1) / 2;
+  state.SetBytesProcessed(static_cast<std::int64_t>(
+      iterations * 2 * static_cast<double>(strips * layout.strip_bytes())));
+  state.counters["ops"] =
+      benchmark::Counter(iterations * 4 * kDim * seen, benchmark::Counter::kIsRate);
+}
+
+void register_attention(const kernels::Kernels* kernels) {
+  for (const kernels::KvType type : kernels::all_kv_types()) {
+    const std::string name = std::string(kernels->isa) + "/" + std::string(to_string(type));
+    for (const std::size_t positions : {128, 4096}) {
+      benchmark::RegisterBenchmark(
+          ("attention_decode/" + name + "/" + std::to_string(positions)).c_str(), attend, kernels,
+          type, positions, 1);
+    }
+    benchmark::RegisterBenchmark(("attention_prefill/" + name + "/512").c_str(), attend, kernels,
+                                 type, 512, 512);
+  }
+}
+
 void register_isa(const kernels::Kernels* kernels) {
   const std::string isa(kernels->isa);
   for (const quant::Codec* codec : quant::all_codecs()) {
@@ -121,6 +185,7 @@ void register_isa(const kernels::Kernels* kernels) {
   benchmark::RegisterBenchmark(("quantize/" + isa).c_str(), quantize, kernels);
   benchmark::RegisterBenchmark(("silu_mul/" + isa).c_str(), silu_mul, kernels);
   benchmark::RegisterBenchmark(("softmax/" + isa).c_str(), softmax, kernels);
+  register_attention(kernels);
 }
 
 }  // namespace

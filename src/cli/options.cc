@@ -163,6 +163,19 @@ CLI::Option* add_isa(CLI::App& app, std::string& target) {
   return add_choice(app, {"--isa", "", "instruction set of the kernels"}, names, target);
 }
 
+CLI::Option* add_kv_type(CLI::App& app, kernels::KvType& target) {
+  std::vector<std::string> names;
+  for (const kernels::KvType type : kernels::all_kv_types()) names.emplace_back(to_string(type));
+  const auto assign = [&target, choices = joined(names, ", ")](const std::string& value) {
+    const auto type = kernels::parse_kv_type(value);
+    if (!type) fail(ErrorCode::kUsage, "--kv-type: '{}' is not one of: {}", value, choices);
+    target = *type;
+  };
+  return add_value(
+      app, {"--kv-type", joined(names, "|"), "how keys and values of earlier positions are kept"},
+      assign, std::string(to_string(target)));
+}
+
 CLI::Option* add_seed(CLI::App& app, std::uint64_t& target) {
   return add_whole(app,
                    {"--seed", "N", "seed of the random choices; equal seeds give equal output"},

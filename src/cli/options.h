@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "kernels/key_values.h"
 
 namespace CLI {
 class App;
@@ -103,6 +104,8 @@ CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target);
 CLI::Option* add_threads(CLI::App& app, unsigned& target);
 /// --isa NAME: which kernels to use; "auto", the default, means the best the processor has.
 CLI::Option* add_isa(CLI::App& app, std::string& target);
+/// --kv-type f32|f16|q8_0: how keys and values of earlier positions are kept.
+CLI::Option* add_kv_type(CLI::App& app, kernels::KvType& target);
 /// --json FILE, "-" for standard output.
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target);
 /// --seed N, any 64-bit seed from 0 to 2^63 - 1.

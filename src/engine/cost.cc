@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cost.h"
 
+#include "engine/kv_cache.h"
+
 namespace winnow::engine {
 
 using model::Role;
 
-TokenCost token_cost(const model::Checkpoint& checkpoint) {
+TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_type) {
   const model::ModelSpec& spec = checkpoint.spec();
   TokenCost cost;
   checkpoint.for_each_role([&](Role role, LayerId layer) {
@@ -30,8 +32,7 @@ TokenCost token_cost(const model::Checkpoint& checkpoint) {
   cost.weight_bytes +=
       static_cast<double>(embedding.row_bytes()) + static_cast<double>(output.bytes().value);
   cost.output_multiply_adds = std::uint64_t{output.rows} * output.cols;
-  cost.kv_bytes_per_position =
-      std::uint64_t{2} * spec.num_hidden_layers * spec.key_value_width() * sizeof(float);
+  cost.kv_bytes_per_position = kv_bytes_per_position(spec, kv_type);
   return cost;
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "base/units.h"
+#include "kernels/key_values.h"
 #include "model/checkpoint.h"
 
 namespace winnow::engine {
@@ -34,6 +35,8 @@ struct TokenCost {
   }
 };
 
-TokenCost token_cost(const model::Checkpoint& checkpoint);
+/// `kv_type` is that of the caches.
+TokenCost token_cost(const model::Checkpoint& checkpoint,
+                     kernels::KvType kv_type = kernels::KvType::kF32);
 
 }  // namespace winnow::engine

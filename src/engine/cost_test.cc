@@ -26,6 +26,14 @@ TEST(TokenCost, CountsTheChosenExpertsAndAllDenseMatrices) {
   EXPECT_EQ(cost.kv_bytes_per_position, 2 * 2 * 32 * sizeof(float));
 }
 
+TEST(TokenCost, CountsKeysAndValuesOfTheirType) {
+  const auto checkpoint = model::Checkpoint::open(model::testing::tiny_model("plain"));
+  // 2 layers, keys and values, 2 heads of 16; a scale of 2 bytes for each head in Q8_0.
+  EXPECT_EQ(token_cost(checkpoint, kernels::KvType::kF16).kv_bytes_per_position, 2U * 2 * 2 * 32);
+  EXPECT_EQ(token_cost(checkpoint, kernels::KvType::kQ8_0).kv_bytes_per_position,
+            2U * 2 * 2 * (16 + 2));
+}
+
 TEST(TokenCost, GrowsWithThePositionAndSharesTheOutputAmongThePrompt) {
   const auto cost = token_cost(model::Checkpoint::open(model::testing::tiny_model("plain")));
   EXPECT_EQ(cost.decode_bytes(10) - cost.decode_bytes(0), 10.0 * 2 * 2 * 32 * sizeof(float));

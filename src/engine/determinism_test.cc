@@ -35,14 +35,14 @@ Bits bits_of(std::span<const float> values) {
   return bits;
 }
 
-/// The name of a tiny model, the type of its matrices, the ISA.
-using Setting = std::tuple<std::string, std::string, std::string>;
+/// The folder of a tiny model, the type of its matrices, the ISA, how keys and values are kept.
+using Setting = std::tuple<std::string, std::string, std::string, kernels::KvType>;
 
 class Determinism : public testing::TestWithParam<Setting> {
  protected:
   Determinism() {
     const auto source =
-        model::Checkpoint::open(model::testing::tiny_model(std::get<0>(GetParam())));
+        model::Checkpoint::open(model::testing::tiny_folder(std::get<0>(GetParam())));
     model::ExportOptions options;
     options.codec = [](model::Role, LayerId) -> const quant::Codec& {
       return *quant::find_codec(std::get<1>(GetParam()));
@@ -51,8 +51,9 @@ class Determinism : public testing::TestWithParam<Setting> {
     model::export_model(source, folder_.path() / "m.gguf", options, pool, log_);
   }
   std::unique_ptr<Engine> make_engine(unsigned threads) {
-    return std::make_unique<Engine>(model::Checkpoint::open(folder_.path() / "m.gguf"),
-                                    EngineOptions{threads, std::get<2>(GetParam())}, log_);
+    return std::make_unique<Engine>(
+        model::Checkpoint::open(folder_.path() / "m.gguf"),
+        EngineOptions{threads, std::get<2>(GetParam()), std::get<3>(GetParam())}, log_);
   }
   /// Logits of all tokens of a sequence alone in one call, on one thread.
   Bits reference(std::span<const TokenId> tokens) {
@@ -84,7 +85,7 @@ TEST_P(Determinism, TheThreadCountChangesNothing) {
 TEST_P(Determinism, TheBatchChangesNothing) {
   std::vector<std::vector<TokenId>> sequences;
   Bits expected;
-  for (const std::size_t length : {1, 5, 24, 3}) {
+  for (const std::size_t length : {1, 5, 70, 3, 1}) {
     sequences.push_back(random_tokens(length, length));
     const Bits alone = reference(sequences.back());
     expected.insert(expected.end(), alone.begin(), alone.end());
@@ -98,10 +99,10 @@ TEST_P(Determinism, TheBatchChangesNothing) {
 }
 
 TEST_P(Determinism, TheDivisionIntoCallsChangesNothing) {
-  const auto tokens = random_tokens(2, 21);
+  const auto tokens = random_tokens(2, 70);  // beyond a tile of keys
   const Bits expected = reference(tokens);
   const auto engine = make_engine(2);
-  for (const std::size_t chunk : {1, 4, 20}) {
+  for (const std::size_t chunk : {1, 4, 33, 64}) {
     KvCache cache = engine->make_cache(tokens.size());
     Bits all;
     for (std::size_t begin = 0; begin < tokens.size(); begin += chunk) {
@@ -137,17 +138,18 @@ std::vector<std::string> isas_here() {
   return names;
 }
 
-INSTANTIATE_TEST_SUITE_P(Settings, Determinism,
-                         testing::Combine(testing::Values("plain", "dense-first"),
-                                          testing::Values("BF16", "Q4_0", "Q8_0"),
-                                          testing::ValuesIn(isas_here())),
-                         [](const auto& setting) {
-                           std::string name = std::get<0>(setting.param) + "_" +
-                                              std::get<1>(setting.param) + "_" +
-                                              std::get<2>(setting.param);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Settings, Determinism,
+    testing::Combine(testing::Values("qwen3_moe-plain", "qwen3_moe-dense-first", "olmoe-grouped"),
+                     testing::Values("BF16", "Q4_0", "Q8_0"), testing::ValuesIn(isas_here()),
+                     testing::ValuesIn(kernels::all_kv_types())),
+    [](const auto& setting) {
+      std::string name = std::get<0>(setting.param) + "_" + std::get<1>(setting.param) + "_" +
+                         std::get<2>(setting.param) + "_" +
+                         std::string(to_string(std::get<3>(setting.param)));
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
 
 }  // namespace
 }  // namespace winnow::engine

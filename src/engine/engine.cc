@@ -48,6 +48,7 @@ class Engine::State {
   State(const model::Checkpoint& checkpoint, const EngineOptions& options, Log& log)
       : spec(checkpoint.spec()),
         kernels(kernels::select_kernels(options.isa, os::CpuFeatures::detect())),
+        kv_type(options.kv_type),
         pool(options.threads != 0 ? options.threads : os::usable_cpus()),
         weights(checkpoint, log),
         attention(spec),
@@ -70,6 +71,7 @@ class Engine::State {
 
   const model::ModelSpec spec;
   const kernels::Kernels& kernels;
+  const kernels::KvType kv_type;
   os::ThreadPool pool;
   DenseWeights weights;
   std::unique_ptr<experts::ExpertStore> store;
@@ -154,7 +156,9 @@ void Engine::restore_weights() { state_->overrides.clear(); }
 
 void Engine::set_profile(OpProfile* profile) { state_->profile = profile; }
 
-KvCache Engine::make_cache(std::size_t capacity) const { return {state_->spec, capacity}; }
+KvCache Engine::make_cache(std::size_t capacity) const {
+  return {state_->spec, capacity, state_->kv_type};
+}
 
 tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> sequences,
                                                 Observer* observer) {

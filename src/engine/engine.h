@@ -26,6 +26,7 @@ namespace winnow::engine {
 struct EngineOptions {
   unsigned threads = 0;  ///< 0: one per core the process may use
   std::string isa;       ///< "" or "auto": the best the processor has; see kernels::isa_names
+  kernels::KvType kv_type = kernels::KvType::kF32;  ///< of the caches that the engine makes
 };
 
 /// A stretch of tokens of one sequence, which continues where its cache ends.

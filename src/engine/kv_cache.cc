@@ -7,13 +7,16 @@
 
 namespace winnow::engine {
 
-KvCache::KvCache(const model::ModelSpec& spec, std::size_t capacity)
-    : heads_(spec.num_key_value_heads), head_dim_(spec.head_dim), capacity_(capacity) {
+KvCache::KvCache(const model::ModelSpec& spec, std::size_t capacity, kernels::KvType type)
+    : layout_{type, spec.head_dim}, heads_(spec.num_key_value_heads), capacity_(capacity) {
   WINNOW_CHECK(capacity >= 1 && capacity <= spec.max_position_embeddings);
-  const auto floats =
-      checked_mul(std::uint64_t{2} * spec.num_hidden_layers * heads_ * head_dim_, capacity);
-  const auto bytes = floats ? checked_mul(*floats, sizeof(float)) : std::nullopt;
+  const std::size_t strips = (capacity + kernels::KvLayout::kStrip - 1) / kernels::KvLayout::kStrip;
+  const auto head_bytes = checked_mul(std::uint64_t{layout_.strip_bytes()}, strips);
+  const auto bytes =
+      head_bytes ? checked_mul(*head_bytes, std::uint64_t{2} * spec.num_hidden_layers * heads_)
+                 : std::nullopt;
   if (!bytes) fail(ErrorCode::kSystem, "a context of {} positions needs too much memory", capacity);
+  head_bytes_ = *head_bytes;
   buffer_ = os::AlignedBuffer(*bytes);
 }
 
@@ -27,9 +30,15 @@ void KvCache::advance(std::size_t tokens) {
   length_ += tokens;
 }
 
-float* KvCache::at(LayerId layer, std::size_t which, std::size_t head) {
+std::byte* KvCache::at(LayerId layer, std::size_t which, std::size_t head) {
   const std::size_t block = (index(layer) * std::size_t{2} + which) * heads_ + head;
-  return reinterpret_cast<float*>(buffer_.data()) + block * capacity_ * head_dim_;
+  return buffer_.data() + block * head_bytes_;
+}
+
+std::uint64_t kv_bytes_per_position(const model::ModelSpec& spec, kernels::KvType type) {
+  const kernels::KvLayout layout{type, spec.head_dim};
+  return std::uint64_t{2} * spec.num_hidden_layers * spec.num_key_value_heads *
+         (layout.strip_bytes() / kernels::KvLayout::kStrip);
 }
 
 }  // namespace winnow::engine

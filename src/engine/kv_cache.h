@@ -4,20 +4,22 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 
 #include "base/units.h"
+#include "kernels/key_values.h"
 #include "model/spec.h"
 #include "os/aligned_buffer.h"
 
 namespace winnow::engine {
 
-/// Room for `capacity` positions in F32, laid out [layer][key or value][head][position][head_dim],
-/// so that attention reads one head's history as one stream. Pages are taken as they are written.
+/// Room for `capacity` positions, laid out [layer][key or value][head][strips of positions] (see
+/// kernels::KvLayout), so that attention reads one head's history as two streams. Pages are taken
+/// as they are written.
 class KvCache {
  public:
   /// capacity: in [1, spec.max_position_embeddings]. Throws Error{kSystem} without memory.
-  KvCache(const model::ModelSpec& spec, std::size_t capacity);
+  KvCache(const model::ModelSpec& spec, std::size_t capacity,
+          kernels::KvType type = kernels::KvType::kF32);
 
   std::size_t capacity() const { return capacity_; }
   /// Positions filled; the next token has this position.
@@ -27,19 +29,24 @@ class KvCache {
   /// Called by the engine once all layers of a batch are done.
   void advance(std::size_t tokens);
 
-  /// [capacity, head_dim] rows of one head; row p belongs to position p.
-  float* keys(LayerId layer, std::size_t head) { return at(layer, 0, head); }
-  float* values(LayerId layer, std::size_t head) { return at(layer, 1, head); }
+  const kernels::KvLayout& layout() const { return layout_; }
+  /// Strips of one head.
+  std::byte* keys(LayerId layer, std::size_t head) { return at(layer, 0, head); }
+  std::byte* values(LayerId layer, std::size_t head) { return at(layer, 1, head); }
   Bytes memory() const { return {buffer_.size()}; }
 
  private:
-  float* at(LayerId layer, std::size_t which, std::size_t head);
+  std::byte* at(LayerId layer, std::size_t which, std::size_t head);
 
+  kernels::KvLayout layout_;
   std::size_t heads_;
-  std::size_t head_dim_;
   std::size_t capacity_;
+  std::size_t head_bytes_ = 0;
   std::size_t length_ = 0;
   os::AlignedBuffer buffer_;
 };
+
+/// Bytes of keys and values of one position in all layers.
+std::uint64_t kv_bytes_per_position(const model::ModelSpec& spec, kernels::KvType type);
 
 }  // namespace winnow::engine

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/activations.h"
+#include "kernels/key_values.h"
 #include "os/cpu_features.h"
 #include "quant/codec.h"
 
@@ -70,6 +71,21 @@ struct Kernels {
   /// Runs the ISA's int8 dot product on registers, in proportion to `steps`, and returns how many
   /// operations that was (two per multiply-add); see measure_int8_rate.
   std::uint64_t (*int8_probe)(std::uint64_t steps) noexcept;
+
+  /// Rotary embedding in place of one head x [2 * half]: pairs are (i, i + half), cosines and
+  /// sines [half] those of their angles. Products and sums are rounded one by one: bit-identical
+  /// on all ISAs.
+  void (*rotate_halves)(float* x, const float* cosines, const float* sines,
+                        std::size_t half) noexcept;
+  /// Keeps key and value [head_dim] of `position` in the strips of one head, which begin at `keys`
+  /// and `values`. Bit-identical on all ISAs. What f16 cannot hold becomes infinite.
+  void (*store_key_value)(const KvLayout& layout, const float* key, const float* value,
+                          std::size_t position, std::byte* keys, std::byte* values) noexcept;
+  /// out = softmax(scale q K^T) V for every query. A query's result depends on neither the other
+  /// queries nor on how many there are; the f32 operations follow a fixed order over positions.
+  /// scratch: at least `attention_scratch_bytes(head_dim)` bytes, aligned to 64, not shared
+  /// between threads.
+  void (*attend)(const AttentionTask& task, std::byte* scratch) noexcept;
 };
 
 /// Bytes of scratch memory that one thread needs to multiply with `w`.

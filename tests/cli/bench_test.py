@@ -12,11 +12,11 @@ SHORT = ["--prompt", 16, "--generate", 4, "--repetitions", 3, "-t", 1]
 KEYS = {"schema_version", "model", "prompt", "generate", "repetitions",
         "prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_token",
         "read_bandwidth", "read_bandwidth_4k", "bandwidth_fraction", "int8_peak_ops",
-        "prefill_peak_fraction", "peak_rss", "isa", "threads", "seed", "version", "commit"}
+        "prefill_peak_fraction", "peak_rss", "isa", "threads", "kv_type", "seed", "version", "commit"}
 # Of the tiny model, by hand (src/engine/cost_test.cc).
 WEIGHT_BYTES = 2 * (2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32 + 2 * 32 + 2 * 16)
                     + 32 + 272 * 32 + 32)
-KV_BYTES = 2 * 2 * 32 * 4
+KV_BYTES = 2 * 2 * 32 * 2
 MULTIPLY_ADDS = 2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32)
 
 
@@ -39,6 +39,13 @@ class Bench(CommandTest):
             report["prefill_peak_fraction"], 2 * (MULTIPLY_ADDS + 272 * 32 / 16)
             * report["prefill_tokens_per_second"]["median"] / report["int8_peak_ops"])
         self.assertEqual(report["threads"], 1)
+
+    def test_keys_and_values_count_with_the_bytes_of_their_type(self):
+        for kv_type, size in (("f32", 4 * 16), ("f16", 2 * 16), ("q8_0", 16 + 2)):
+            report = json.loads(winnow("bench", TINY, *SHORT, "--kv-type", kv_type,
+                                       "--json", "-").stdout)
+            self.assertEqual(report["kv_type"], kv_type)
+            self.assertEqual(report["decode_bytes_per_token"], WEIGHT_BYTES + 2 * 2 * 2 * 2 * size)
 
     def test_memory_for_measuring_the_machine_is_not_the_models(self):
         report = json.loads(winnow("bench", TINY, *SHORT, "--json", "-").stdout)

@@ -36,7 +36,7 @@ class Run(CommandTest):
         self.assertEqual(set(statistics), {
             "schema_version", "load_seconds", "prompt_tokens", "prompt_tokens_per_second",
             "generated_tokens", "generated_tokens_per_second", "time_to_first_token_seconds",
-            "stop_reason", "seed", "peak_rss", "isa", "threads"})
+            "stop_reason", "seed", "peak_rss", "isa", "threads", "kv_type"})
         self.assertEqual(statistics["generated_tokens"], 5)
         self.assertEqual(statistics["stop_reason"], "limit")
         self.assertGreater(statistics["peak_rss"], 40_000_000)
@@ -94,7 +94,7 @@ class Run(CommandTest):
     def test_options_out_of_range_are_refused_before_the_model_is_read(self):
         for flag, value in (("--temp", "-1"), ("--top-p", "1.5"), ("--top-p", "0"),
                             ("--min-p", "1"), ("--repeat-penalty", "0"), ("-n", "-1"),
-                            ("-n", "many"), ("--stop", ""), ("--isa", "sse9")):
+                            ("-n", "many"), ("--stop", ""), ("--isa", "sse9"), ("--kv-type", "q3")):
             done = winnow("run", self.folder / "missing", "-p", "a", flag, value)
             self.assertEqual(done.returncode, 1, (flag, value, done.stderr))
             self.assertEqual(done.stdout, b"")

@@ -31,6 +31,13 @@ class ForcedInstructionSet(unittest.TestCase):
         # Sums of F32 in another order: relative differences of 1e-6 in the likelihood.
         self.assertAlmostEqual(forced["nll"], best["nll"], delta=1e-4)
 
+    def test_keys_and_values_in_f16_cost_less_than_a_thousandth(self):
+        wide = evaluate(GRAIN, "--isa", ISA)
+        half = evaluate(GRAIN, "--isa", ISA, "--kv-type", "f16")
+        self.assertEqual((wide["kv_type"], half["kv_type"]), ("f32", "f16"))
+        self.assertNotEqual(half["nll"], wide["nll"])
+        self.assertAlmostEqual(half["nll"] / wide["nll"], 1, delta=1e-3)
+
     def test_quantised_weights_agree_with_the_best_instruction_set(self):
         with tempfile.TemporaryDirectory() as folder:
             model = pathlib.Path(folder) / "q4_k.gguf"

@@ -28,7 +28,7 @@ struct Options {
   std::size_t prompt = 512;
   std::size_t generate = 128;
   std::size_t repetitions = 5;
-  engine::EngineOptions engine;
+  engine::EngineOptions engine{.threads = 0, .isa = "", .kv_type = kernels::KvType::kF16};
   std::optional<std::string> json;
 };
 
@@ -163,6 +163,7 @@ Json to_json(const Report& report, const engine::Engine& engine, const std::stri
   out["peak_rss"] = report.peak_rss;
   out["isa"] = std::string(engine.isa());
   out["threads"] = engine.threads();
+  out["kv_type"] = std::string(kernels::to_string(options.engine.kv_type));
   out["seed"] = kSeed;
   out["version"] = std::string(version());
   out["commit"] = std::string(commit());
@@ -205,7 +206,8 @@ void bench(Context& context, const Options& given) {
   const model::Checkpoint checkpoint = model::Checkpoint::open(given.model);
   const Options options = fitted(given, checkpoint.spec(), context.log);
   const auto engine = load_engine(checkpoint, options.engine, context.log);
-  const Report report = measure_all(*engine, engine::token_cost(checkpoint), options, context.log);
+  const Report report = measure_all(*engine, engine::token_cost(checkpoint, options.engine.kv_type),
+                                    options, context.log);
   if (options.json) {
     write_json(context, *options.json, to_json(report, *engine, model_label(checkpoint), options));
   }
@@ -222,6 +224,7 @@ Action declare(CLI::App& app) {
             options->repetitions, 1, 1000000);
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
+  add_kv_type(app, options->engine.kv_type);
   add_json(app, options->json);
   return [options](Context& context) { bench(context, *options); };
 }

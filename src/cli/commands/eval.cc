@@ -27,6 +27,7 @@ struct Options {
   std::uint64_t tokens = 0;
   unsigned threads = 0;
   std::string isa;
+  kernels::KvType kv_type = kernels::KvType::kF32;
   std::optional<std::string> json;
 };
 
@@ -76,7 +77,7 @@ void run(const Options& options, Context& context) {
   const auto windows =
       metrics::make_windows(tokenizer, metrics::read_documents(options.data),
                             {.context = options.context, .max_tokens = options.tokens});
-  const engine::EngineOptions engine_options{options.threads, options.isa};
+  engine::EngineOptions engine_options{options.threads, options.isa};
   std::optional<engine::Engine> reference;
   if (options.reference) {
     const auto other = model::Checkpoint::open(*options.reference);
@@ -84,6 +85,8 @@ void run(const Options& options, Context& context) {
     require_same_tokens(tokenizer, text::Tokenizer(other.tokenizer_spec()));
     reference.emplace(other, engine_options, context.log);
   }
+  // The reference keeps F32, so that the type's own share in the distance can be measured.
+  engine_options.kv_type = options.kv_type;
   engine::Engine model(checkpoint, engine_options, context.log);
   const metrics::Evaluation evaluation =
       metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log);
@@ -95,6 +98,7 @@ void run(const Options& options, Context& context) {
   json["context"] = options.context;
   json["isa"] = std::string(model.isa());
   json["threads"] = model.threads();
+  json["kv_type"] = std::string(kernels::to_string(options.kv_type));
   json.update(metrics::to_json(evaluation));
   if (options.json) write_json(context, *options.json, json);
   if (options.json != "-") {
@@ -116,6 +120,7 @@ Action declare(CLI::App& app) {
             options->tokens, 0, std::int64_t{1} << 40);
   add_threads(app, options->threads);
   add_isa(app, options->isa);
+  add_kv_type(app, options->kv_type);
   add_json(app, options->json);
   return [options](Context& context) { run(*options, context); };
 }

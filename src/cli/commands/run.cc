@@ -28,7 +28,7 @@ struct Options {
   std::string standard_input;  ///< "-" when given
   std::optional<std::uint32_t> context;
   engine::GenerateOptions generate;
-  engine::EngineOptions engine;
+  engine::EngineOptions engine{.threads = 0, .isa = "", .kv_type = kernels::KvType::kF16};
   bool json_statistics = false;
 };
 
@@ -38,6 +38,7 @@ struct Statistics {
   engine::GenerateResult result;
   double load_seconds = 0;
   std::string isa;
+  kernels::KvType kv_type{};
   unsigned threads = 0;
   std::uint64_t seed = 0;
 
@@ -77,6 +78,7 @@ Json to_json(const Statistics& s) {
   out["peak_rss"] = os::peak_resident_bytes();
   out["isa"] = s.isa;
   out["threads"] = s.threads;
+  out["kv_type"] = std::string(kernels::to_string(s.kv_type));
   return out;
 }
 
@@ -133,6 +135,7 @@ void run(Context& context, const Options& options) {
                         .result = {},
                         .load_seconds = watch.seconds(),
                         .isa = std::string(engine->isa()),
+                        .kv_type = options.engine.kv_type,
                         .threads = engine->threads(),
                         .seed = options.generate.sampler.seed};
   engine::KvCache cache =
@@ -191,6 +194,7 @@ Action declare(CLI::App& app) {
   declare_sampler(app, options->generate.sampler);
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
+  add_kv_type(app, options->engine.kv_type);
   add_flag(app, "--stats-json", options->json_statistics,
            "print the statistics, the last line of standard error, as JSON");
   return [options](Context& context) {

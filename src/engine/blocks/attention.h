@@ -11,6 +11,7 @@
 #include "engine/observer.h"
 #include "engine/weights.h"
 #include "model/spec.h"
+#include "os/aligned_buffer.h"
 
 namespace winnow::engine {
 
@@ -21,6 +22,9 @@ struct SequenceRows {
   std::size_t rows = 0;       ///< positions cache->length() ... + rows - 1
 };
 
+/// Three parallel loops when every sequence has one token: projections; heads, each rotated, stored
+/// and attended by one thread; output. A loop over tokens is between the first two otherwise,
+/// because a token attends to others of the batch.
 class Attention {
  public:
   explicit Attention(const model::ModelSpec& spec);
@@ -32,21 +36,51 @@ class Attention {
                tensor::MatrixView<float> out, Observer* observer);
 
  private:
+  /// Consecutive tokens of one sequence.
+  struct Stretch {
+    const SequenceRows* sequence;
+    std::size_t first;  ///< counted from the sequence's first row
+    std::size_t count;
+  };
+  /// What one layer's rotation needs.
+  struct Norms {
+    std::span<const float> query;
+    std::span<const float> key;
+  };
+
+  /// Room for `rows` tokens and for the pool's threads; kept for later calls.
+  void reserve(const Compute& compute, std::size_t rows);
   /// Per-token cosines and sines of the rotary angles, [rows, head_dim].
-  void prepare_rotation(std::span<const SequenceRows> sequences, std::size_t rows);
-  void normalize_and_rotate(const Compute& compute, std::span<const float> norm, float* row,
-                            std::size_t heads, std::size_t token) const;
-  void store_keys_and_values(const Compute& compute, const DenseWeights& weights, LayerId layer,
-                             std::span<const SequenceRows> sequences);
-  void attend(const Compute& compute, LayerId layer, std::span<const SequenceRows> sequences);
+  void prepare_rotation(std::span<const SequenceRows> sequences);
+  /// Queries, keys and values of the input in one loop over the rows of the three matrices.
+  void project(const Compute& compute, const DenseWeights& weights, LayerId layer,
+               tensor::MatrixView<const float> x);
+  void normalize_full_width(const Compute& compute, const Norms& norms, std::size_t token);
+  /// Norm and rotation of one head, in place.
+  void rotate_head(const Compute& compute, std::span<const float> norm, float* head,
+                   std::size_t token) const;
+  /// Queries and key of one group of heads for row `r` of a sequence: norm, rotation; then stores
+  /// key and value.
+  void prepare_group(const Compute& compute, const Norms& norms, LayerId layer,
+                     const SequenceRows& sequence, std::size_t r, std::size_t kv_head);
+  /// The whole preparation of sequences with several tokens, and what of it needs whole rows of
+  /// the others.
+  void prepare_rows(const Compute& compute, const Norms& norms, LayerId layer,
+                    std::span<const SequenceRows> sequences);
+  void attend(const Compute& compute, const Norms& norms, LayerId layer,
+              std::span<const SequenceRows> sequences);
+  /// What `item` of `attend`'s loop asks of the kernel.
+  kernels::AttentionTask task_of(LayerId layer, std::size_t item);
 
   const model::ModelSpec& spec_;
+  const std::size_t group_;  // query heads that share a head of keys and values
   LinearInput input_;
   LinearInput inner_input_;
-  tensor::Matrix<float> query_, key_, value_, inner_;
-  tensor::Matrix<float> rotation_;          // [rows, head_dim]: cosines, then sines
-  std::vector<float> inverse_frequencies_;  // [head_dim / 2]
-  std::vector<std::vector<float>> scores_;  // one row per worker
+  tensor::Matrix<float> query_, key_, value_, inner_;  // the batch's rows, and perhaps more
+  tensor::Matrix<float> rotation_;                     // [rows, head_dim]: cosines, then sines
+  std::vector<float> inverse_frequencies_;             // [head_dim / 2]
+  std::vector<Stretch> stretches_;
+  std::vector<os::AlignedBuffer> scratch_;  // one per worker
 };
 
 }  // namespace winnow::engine

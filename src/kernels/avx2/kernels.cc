@@ -4,17 +4,23 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "kernels/avx2/dot.h"
 #include "kernels/avx2/vocabulary.h"
+#include "kernels/avx2/vocabulary_attention.h"
+#include "kernels/detail/attention_scratch.h"
 #include "kernels/detail/scratch.h"
 #include "kernels/kernels.h"
+#include "tensor/half.h"
 
 WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX2)
 namespace winnow::kernels::avx2 {
 
+#include "kernels/detail/attention.inl"
 #include "kernels/detail/int8_probe.inl"
+#include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/vectors.inl"

@@ -4,16 +4,22 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "kernels/avx512_vnni/vocabulary.h"
+#include "kernels/avx512_vnni/vocabulary_attention.h"
+#include "kernels/detail/attention_scratch.h"
 #include "kernels/detail/scratch.h"
 #include "kernels/kernels.h"
+#include "tensor/half.h"
 
 WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX512_VNNI)
 namespace winnow::kernels::avx512_vnni {
 
+#include "kernels/detail/attention.inl"
 #include "kernels/detail/int8_probe.inl"
+#include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/vectors.inl"
