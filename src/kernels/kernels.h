@@ -70,6 +70,9 @@ struct Kernels {
   /// Runs the ISA's int8 dot product on registers, in proportion to `steps`, and returns how many
   /// operations that was (two per multiply-add); see measure_int8_rate.
   std::uint64_t (*int8_probe)(std::uint64_t steps) noexcept;
+  /// The sum (mod 2^64) of the 64-bit words of `data`, read as fast as the ISA's loads can; `size`
+  /// is a multiple of 1024. See measure_read_rate.
+  std::uint64_t (*read_probe)(const std::byte* data, std::size_t size) noexcept;
 };
 
 /// Bytes of scratch memory that one thread needs to multiply with `w`.

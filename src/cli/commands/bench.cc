@@ -109,11 +109,14 @@ Spread measure(Workload& workload, std::string_view stage, std::size_t tokens, s
 Machine measure_machine(engine::Engine& engine, const Options& options, Log& log) {
   Machine machine;
   const Bytes size = kernels::read_rate_size(os::available_memory());
+  // The memory's rate whatever the kernels in use.
+  const kernels::Kernels& best = kernels::select_kernels("", os::CpuFeatures::detect());
   log.progress("machine", 0, 3, "measurements");
-  machine.read_rate_huge = kernels::measure_read_rate(engine.pool(), size, os::Pages::kHuge);
+  machine.read_rate_huge = kernels::measure_read_rate(best, engine.pool(), size, os::Pages::kHuge);
   log.check_interrupt();
   log.progress("machine", 1, 3, "measurements");
-  machine.read_rate_small = kernels::measure_read_rate(engine.pool(), size, os::Pages::kSmall);
+  machine.read_rate_small =
+      kernels::measure_read_rate(best, engine.pool(), size, os::Pages::kSmall);
   log.check_interrupt();
   log.progress("machine", 2, 3, "measurements");
   const kernels::Kernels& kernels =
