@@ -88,7 +88,7 @@ def rotated(items, by):
 
 
 def run_rounds(engines, model, settings, flags, say):
-    """{engine: [sample, ...]}; a sample has prefill and decode in tokens a second, features, version."""
+    """{engine: [sample, ...]}; a sample has prefill and decode in tokens a second, load_seconds, features, version."""
     samples = {engine.name: [] for engine in engines}
     for round_ in range(settings.pairs):
         for engine in rotated(engines, round_):
@@ -109,7 +109,7 @@ def compare(engines, model, settings, flags, say):
     result = {"model": pathlib.Path(model).name, "file_bytes": os.stat(model).st_size, "engines": {}, "ratios": {}}
     for name, taken in samples.items():
         entry = {"version": taken[0]["version"], "features": taken[0]["features"].strip(), "samples": taken}
-        entry.update({measure: spread([s[measure] for s in taken]) for measure in MEASURES})
+        entry.update({measure: spread([s[measure] for s in taken]) for measure in (*MEASURES, "load_seconds")})
         result["engines"][name] = entry
     first = engines[0].name
     for engine in engines[1:]:
@@ -128,12 +128,12 @@ def markdown(result, settings):
     first = next(iter(result["engines"]))
     lines = [f"### {result['model']}, {settings.threads} threads, {settings.pairs} rounds", "",
              f"| engine | prefill of {settings.prompt}, tokens/s | decode of {settings.generate}, tokens/s | "
-             f"{first} / it, prefill | {first} / it, decode |", "|---|---|---|---|---|"]
+             f"{first} / it, prefill | {first} / it, decode | load, s |", "|---|---|---|---|---|---|"]
     for name, entry in result["engines"].items():
         ratio = result["ratios"].get(f"{first}/{name}")
         compared = [cell(ratio[measure], 2) if ratio else "" for measure in MEASURES]
         lines.append(f"| {name} {entry['version']} | {cell(entry['prefill'])} | {cell(entry['decode'])} | "
-                     f"{compared[0]} | {compared[1]} |")
+                     f"{compared[0]} | {compared[1]} | {cell(entry['load_seconds'], 2)} |")
     fractions = [s["bandwidth_fraction"] for s in result["engines"][first]["samples"] if "bandwidth_fraction" in s]
     if fractions:
         peaks = [s["prefill_peak_fraction"] for s in result["engines"][first]["samples"]]

@@ -45,6 +45,7 @@ class Winnow:
                 "decode_bytes_per_token")
         return {"prefill": report["prefill_tokens_per_second"]["median"],
                 "decode": report["decode_tokens_per_second"]["median"],
+                "load_seconds": report["startup_seconds"],
                 "features": report["isa"], "version": f"{report['version']} {report['commit']}",
                 **{key: report[key] for key in keep}}
 

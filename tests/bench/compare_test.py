@@ -29,7 +29,7 @@ class FakeEngine:
     def sample(self, model, settings):
         self.calls.append(self.name)
         prefill, decode = self.speeds.pop(0)
-        return {"prefill": prefill, "decode": decode, "features": self.features, "version": "1"}
+        return {"prefill": prefill, "decode": decode, "features": self.features, "version": "1", "load_seconds": 0.5}
 
 
 class CompareTest(unittest.TestCase):
@@ -71,7 +71,7 @@ class Statistics(CompareTest):
         engines = [FakeEngine("winnow", [(300, 40)]), FakeEngine("stock", [(100, 20)], "AVX512 = 1 | ")]
         self.assertEqual(self.main(engines, "--pairs", "1"), 0)
         table = self.out[0]
-        self.assertIn("| winnow 1 | 300.0 (300.0 - 300.0) | 40.0 (40.0 - 40.0) |  |  |", table)
+        self.assertIn("| winnow 1 | 300.0 (300.0 - 300.0) | 40.0 (40.0 - 40.0) |  |  | 0.50", table)
         self.assertIn("| stock 1 | 100.0 (100.0 - 100.0) | 20.0 (20.0 - 20.0) | 3.00 (3.00 - 3.00) | 2.00", table)
         self.assertIn("stock: `AVX512 = 1 |`", table)
 
