@@ -4,10 +4,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 
 #include "base/error.h"
+#include "engine/engine.h"
 #include "kernels/kernels.h"
 
 namespace winnow::cli {
@@ -161,6 +163,35 @@ CLI::Option* add_isa(CLI::App& app, std::string& target) {
   for (const std::string_view name : kernels::isa_names()) names.emplace_back(name);
   if (target.empty()) target = "auto";
   return add_choice(app, {"--isa", "", "instruction set of the kernels"}, names, target);
+}
+
+CLI::Option* add_weights(CLI::App& app, engine::WeightMemory& target) {
+  using engine::WeightMemory;
+  static constexpr std::array<std::pair<std::string_view, WeightMemory>, 3> kChoices = {{
+      {"mapped", WeightMemory::kMapped},
+      {"mapped-only", WeightMemory::kMappedOnly},
+      {"copied", WeightMemory::kCopied},
+  }};
+  std::vector<std::string> names;
+  std::string fallback;
+  for (const auto& [name, value] : kChoices) {
+    names.emplace_back(name);
+    if (value == target) fallback = name;
+  }
+  const auto assign = [&target, names](const std::string& given) {
+    const auto* const found =
+        std::find_if(kChoices.begin(), kChoices.end(),
+                     [&](const auto& choice) { return choice.first == given; });
+    if (found == kChoices.end()) {
+      fail(ErrorCode::kUsage, "--weights: '{}' is not one of: {}", given, joined(names, ", "));
+    }
+    target = found->second;
+  };
+  return add_value(app,
+                   {"--weights", joined(names, "|"),
+                    "use the file at once and move it to large pages meanwhile; only use the file; "
+                    "or read it before anything else"},
+                   assign, fallback);
 }
 
 CLI::Option* add_seed(CLI::App& app, std::uint64_t& target) {

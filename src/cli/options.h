@@ -20,6 +20,10 @@ class App;
 class Option;
 }  // namespace CLI
 
+namespace winnow::engine {
+enum class WeightMemory : std::uint8_t;
+}
+
 namespace winnow::cli {
 
 /// How an option is written and explained.
@@ -103,6 +107,8 @@ CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target);
 CLI::Option* add_threads(CLI::App& app, unsigned& target);
 /// --isa NAME: which kernels to use; "auto", the default, means the best the processor has.
 CLI::Option* add_isa(CLI::App& app, std::string& target);
+/// --weights mapped|mapped-only|copied: see engine::WeightMemory. The target is the default.
+CLI::Option* add_weights(CLI::App& app, engine::WeightMemory& target);
 /// --json FILE, "-" for standard output.
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target);
 /// --seed N, any 64-bit seed from 0 to 2^63 - 1.

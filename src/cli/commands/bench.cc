@@ -28,7 +28,7 @@ struct Options {
   std::size_t prompt = 512;
   std::size_t generate = 128;
   std::size_t repetitions = 5;
-  engine::EngineOptions engine;
+  engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped};
   std::optional<std::string> json;
 };
 
@@ -205,6 +205,7 @@ void bench(Context& context, const Options& given) {
   const model::Checkpoint checkpoint = model::Checkpoint::open(given.model);
   const Options options = fitted(given, checkpoint.spec(), context.log);
   const auto engine = load_engine(checkpoint, options.engine, context.log);
+  engine->settle();  // what is measured is the steady state
   const Report report = measure_all(*engine, engine::token_cost(checkpoint), options, context.log);
   if (options.json) {
     write_json(context, *options.json, to_json(report, *engine, model_label(checkpoint), options));
@@ -222,6 +223,7 @@ Action declare(CLI::App& app) {
             options->repetitions, 1, 1000000);
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
+  add_weights(app, options->engine.weights);
   add_json(app, options->json);
   return [options](Context& context) { bench(context, *options); };
 }

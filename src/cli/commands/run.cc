@@ -28,7 +28,7 @@ struct Options {
   std::string standard_input;  ///< "-" when given
   std::optional<std::uint32_t> context;
   engine::GenerateOptions generate;
-  engine::EngineOptions engine;
+  engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped};
   bool json_statistics = false;
 };
 
@@ -191,6 +191,7 @@ Action declare(CLI::App& app) {
   declare_sampler(app, options->generate.sampler);
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
+  add_weights(app, options->engine.weights);
   add_flag(app, "--stats-json", options->json_statistics,
            "print the statistics, the last line of standard error, as JSON");
   return [options](Context& context) {
