@@ -178,6 +178,7 @@ KvCache Engine::make_cache(std::size_t capacity) const { return {state_->spec, c
 tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> sequences,
                                                 Observer* observer) {
   State& state = *state_;
+  const os::ThreadPool::ActiveScope active(state.pool);
   std::vector<SequenceRows> rows;
   std::size_t tokens = 0;
   for (const SequenceInput& sequence : sequences) {
@@ -211,6 +212,7 @@ void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<f
 }
 
 std::span<const float> Engine::next_logits(KvCache& cache, std::span<const TokenId> tokens) {
+  const os::ThreadPool::ActiveScope active(state_->pool);
   const SequenceInput input{&cache, tokens};
   const auto hidden = forward(std::span(&input, 1));
   state_->last_logits.resize(state_->spec.vocab_size);
