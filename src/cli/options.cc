@@ -149,8 +149,12 @@ CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target) {
 
 CLI::Option* add_threads(CLI::App& app, unsigned& target) {
   constexpr std::int64_t kMostThreads = 1024;
-  return add_whole(app, {"-t,--threads", "N", "threads; 0 means one per available core"}, target, 0,
-                   kMostThreads);
+  return add_whole(
+      app,
+      {"-t,--threads", "N",
+       "threads; 0 means one per physical performance core that the process may use, within the "
+       "quota of its cgroup"},
+      target, 0, kMostThreads);
 }
 
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target) {

@@ -103,7 +103,7 @@ CLI::Option* add_model(CLI::App& app, std::string& target);
 CLI::Option* add_output(CLI::App& app, std::string& target, const std::string& help);
 /// --data PATH...: text files, JSONL files, or folders of them.
 CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target);
-/// -t, --threads N; 0, the default, means one per core the process may use.
+/// -t, --threads N; 0, the default, means os::usable_cpus().
 CLI::Option* add_threads(CLI::App& app, unsigned& target);
 /// --isa NAME: which kernels to use; "auto", the default, means the best the processor has.
 CLI::Option* add_isa(CLI::App& app, std::string& target);

@@ -34,7 +34,7 @@ enum class WeightMemory : std::uint8_t {
 };
 
 struct EngineOptions {
-  unsigned threads = 0;  ///< 0: one per core the process may use
+  unsigned threads = 0;  ///< 0: os::usable_cpus()
   std::string isa{};     ///< "" or "auto": the best the processor has; see kernels::isa_names
   WeightMemory weights = WeightMemory::kCopied;
 };
