@@ -156,7 +156,9 @@ os::ThreadPool& Engine::pool() { return state_->pool; }
 Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->store->memory(); }
 
 void Engine::settle() const {
-  if (state_->mapped != nullptr) state_->mapped->wait_until_settled();
+  if (state_->mapped == nullptr) return;
+  state_->mapped->start_moving();
+  state_->mapped->wait_until_settled();
 }
 
 void Engine::override_weights(Role role, LayerId layer, std::vector<quant::PackedMatrix> parts) {
@@ -209,6 +211,7 @@ void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<f
   state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
   multiply(state_->compute(), output, state_->output_input, {}, out);
   state_->require_unchanged();
+  if (state_->mapped != nullptr) state_->mapped->start_moving();  // the first token is done
 }
 
 std::span<const float> Engine::next_logits(KvCache& cache, std::span<const TokenId> tokens) {

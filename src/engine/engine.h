@@ -26,9 +26,9 @@ namespace winnow::engine {
 /// Where the weights are. The numbers are the same.
 enum class WeightMemory : std::uint8_t {
   kCopied,  ///< read into anonymous memory at the start: the files may change afterwards
-  /// Mapped: ready at once. Moved to memory on large pages in the background where there is room;
-  /// until then a change of the files is an error. See os::MappedFiles, and os::FaultGuard for what
-  /// a mapping does to the process's SIGBUS.
+  /// Mapped: ready at once. Moved to memory on large pages in the background, from the first logits
+  /// on, where there is room; until then a change of the files is an error. See os::MappedFiles,
+  /// and os::FaultGuard for what a mapping does to the process's SIGBUS.
   kMapped,
   kMappedOnly,  ///< mapped for good: the page cache holds the weights, and may drop them
 };
@@ -61,7 +61,7 @@ class Engine {
   unsigned threads() const;
   os::ThreadPool& pool();
   Bytes weight_memory() const;
-  /// Returns when no background work on the weights is left, so that speed is steady from here on.
+  /// Does what is left of background work on the weights, so that speed is steady from here on.
   void settle() const;
 
   /// Runs all layers over the tokens of all sequences and advances their caches.

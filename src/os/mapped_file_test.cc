@@ -227,6 +227,15 @@ class FilesInMemory : public NumberedFiles {
   std::vector<std::unique_ptr<RandomAccessFile>> files_;
 };
 
+TEST_F(FilesInMemory, StayUntilTheMoveIsStartedOrForGood) {
+  files_.push_back(write_numbered("a", 5000));
+  const MappedFiles later(files_, MappedFiles::Move::kInBackground);
+  MappedFiles never(files_, MappedFiles::Move::kStay);
+  never.start_moving();
+  never.wait_until_settled();
+  EXPECT_EQ(never.moved().value + later.moved().value, 0U);
+}
+
 TEST_F(FilesInMemory, AreFoundByFileAndOffset) {
   files_.push_back(write_numbered("a", 5000));
   files_.push_back(write_numbered("empty", 0));
@@ -243,7 +252,8 @@ TEST_F(FilesInMemory, AreFoundByFileAndOffset) {
 TEST_F(FilesInMemory, MoveInTheBackgroundAndKeepTheirAddresses) {
   files_.push_back(write_numbered("a", MappedFile::kPieceBytes + 5));
   files_.push_back(write_numbered("b", 3 * kMiB));
-  const MappedFiles mapped(files_, MappedFiles::Move::kInBackground);
+  MappedFiles mapped(files_, MappedFiles::Move::kInBackground);
+  mapped.start_moving();
   const std::byte* const a = mapped.find(*files_[0], 0, 1);
   EXPECT_EQ(a[MappedFile::kPieceBytes], numbered_byte(MappedFile::kPieceBytes));
   mapped.wait_until_settled();
@@ -257,7 +267,8 @@ TEST_F(FilesInMemory, MoveInTheBackgroundAndKeepTheirAddresses) {
 TEST_F(FilesInMemory, EndWithoutWaitingForTheMove) {
   files_.push_back(write_numbered("a", 3 * MappedFile::kPieceBytes));
   for (int round = 0; round < 10; ++round) {
-    const MappedFiles mapped(files_, MappedFiles::Move::kInBackground);
+    MappedFiles mapped(files_, MappedFiles::Move::kInBackground);
+    mapped.start_moving();
     EXPECT_EQ(*mapped.find(*files_[0], 77, 1), numbered_byte(77));
   }
 }
@@ -291,7 +302,8 @@ TEST_F(FilesInMemory, NeverHoldMuchMoreThanTheFileInMemory) {
   std::atomic<bool> done{false};
   std::size_t most = 0;
   {
-    const MappedFiles mapped(files_, MappedFiles::Move::kInBackground);
+    MappedFiles mapped(files_, MappedFiles::Move::kInBackground);
+    mapped.start_moving();
     std::thread sampler([&] {
       while (!done) most = std::max(most, resident_bytes());
     });

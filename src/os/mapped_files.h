@@ -27,6 +27,7 @@ class MappedFiles {
     /// A thread of low priority moves the bytes to anonymous memory, see MappedFile::move_piece:
     /// 2 MiB pages are worth 5-15 % of the read rate. It does not begin, or stops, where that would
     /// take memory that the system cannot spare; failures leave the rest of the files mapped.
+    /// Begins with `start_moving`.
     kInBackground,
   };
 
@@ -43,11 +44,15 @@ class MappedFiles {
                         std::uint64_t size) const;
   /// As MappedFile, for each.
   void require_unchanged() const;
+  /// Starts the background thread if there is to be one; later calls do nothing. Apart from the
+  /// constructor, so that the first use of the files has the processors for itself. One thread
+  /// calls it.
+  void start_moving();
   /// All bytes mapped.
   Bytes size() const { return size_; }
   /// Bytes moved so far; = size() once all are.
   Bytes moved() const { return {moved_.load(std::memory_order_relaxed)}; }
-  /// Returns when the background thread has ended: all is moved, or it gave up.
+  /// Returns when the background thread has ended (all is moved, or it gave up) or never started.
   void wait_until_settled() const;
 
  private:
@@ -55,6 +60,7 @@ class MappedFiles {
 
   std::vector<std::pair<const RandomAccessFile*, std::unique_ptr<MappedFile>>> files_;
   Bytes size_;
+  bool to_move_;  // and not begun
   std::atomic<std::uint64_t> moved_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> settled_{true};

@@ -46,14 +46,19 @@ class SignalsBlocked {
 
 }  // namespace
 
-MappedFiles::MappedFiles(std::span<const std::unique_ptr<RandomAccessFile>> files, Move move) {
+MappedFiles::MappedFiles(std::span<const std::unique_ptr<RandomAccessFile>> files, Move move)
+    : to_move_(move == Move::kInBackground) {
   for (const auto& file : files) {
     auto mapped = MappedFile::map(*file);
     if (mapped == nullptr) continue;
     size_ += Bytes{mapped->bytes().size()};
     files_.emplace_back(file.get(), std::move(mapped));
   }
-  if (move == Move::kStay || files_.empty() || available_memory() < size_ + kMargin) return;
+}
+
+void MappedFiles::start_moving() {
+  if (!std::exchange(to_move_, false)) return;
+  if (files_.empty() || available_memory() < size_ + kMargin) return;
   settled_.store(false, std::memory_order_relaxed);
   try {
     const SignalsBlocked blocked;
