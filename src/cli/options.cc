@@ -4,10 +4,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 
 #include "base/error.h"
+#include "engine/engine.h"
 #include "kernels/kernels.h"
 
 namespace winnow::cli {
@@ -147,8 +149,12 @@ CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target) {
 
 CLI::Option* add_threads(CLI::App& app, unsigned& target) {
   constexpr std::int64_t kMostThreads = 1024;
-  return add_whole(app, {"-t,--threads", "N", "threads; 0 means one per available core"}, target, 0,
-                   kMostThreads);
+  return add_whole(
+      app,
+      {"-t,--threads", "N",
+       "threads; 0 means one per physical performance core that the process may use, within the "
+       "quota of its cgroup"},
+      target, 0, kMostThreads);
 }
 
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target) {
@@ -174,6 +180,35 @@ CLI::Option* add_kv_type(CLI::App& app, kernels::KvType& target) {
   return add_value(
       app, {"--kv-type", joined(names, "|"), "how keys and values of earlier positions are kept"},
       assign, std::string(to_string(target)));
+}
+
+CLI::Option* add_weights(CLI::App& app, engine::WeightMemory& target) {
+  using engine::WeightMemory;
+  static constexpr std::array<std::pair<std::string_view, WeightMemory>, 3> kChoices = {{
+      {"mapped", WeightMemory::kMapped},
+      {"mapped-only", WeightMemory::kMappedOnly},
+      {"copied", WeightMemory::kCopied},
+  }};
+  std::vector<std::string> names;
+  std::string fallback;
+  for (const auto& [name, value] : kChoices) {
+    names.emplace_back(name);
+    if (value == target) fallback = name;
+  }
+  const auto assign = [&target, names](const std::string& given) {
+    const auto* const found =
+        std::find_if(kChoices.begin(), kChoices.end(),
+                     [&](const auto& choice) { return choice.first == given; });
+    if (found == kChoices.end()) {
+      fail(ErrorCode::kUsage, "--weights: '{}' is not one of: {}", given, joined(names, ", "));
+    }
+    target = found->second;
+  };
+  return add_value(app,
+                   {"--weights", joined(names, "|"),
+                    "use the file at once and move it to large pages meanwhile; only use the file; "
+                    "or read it before anything else"},
+                   assign, fallback);
 }
 
 CLI::Option* add_seed(CLI::App& app, std::uint64_t& target) {

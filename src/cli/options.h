@@ -21,6 +21,10 @@ class App;
 class Option;
 }  // namespace CLI
 
+namespace winnow::engine {
+enum class WeightMemory : std::uint8_t;
+}
+
 namespace winnow::cli {
 
 /// How an option is written and explained.
@@ -100,12 +104,14 @@ CLI::Option* add_model(CLI::App& app, std::string& target);
 CLI::Option* add_output(CLI::App& app, std::string& target, const std::string& help);
 /// --data PATH...: text files, JSONL files, or folders of them.
 CLI::Option* add_data(CLI::App& app, std::vector<std::string>& target);
-/// -t, --threads N; 0, the default, means one per core the process may use.
+/// -t, --threads N; 0, the default, means os::usable_cpus().
 CLI::Option* add_threads(CLI::App& app, unsigned& target);
 /// --isa NAME: which kernels to use; "auto", the default, means the best the processor has.
 CLI::Option* add_isa(CLI::App& app, std::string& target);
 /// --kv-type f32|f16|q8_0: how keys and values of earlier positions are kept.
 CLI::Option* add_kv_type(CLI::App& app, kernels::KvType& target);
+/// --weights mapped|mapped-only|copied: see engine::WeightMemory. The target is the default.
+CLI::Option* add_weights(CLI::App& app, engine::WeightMemory& target);
 /// --json FILE, "-" for standard output.
 CLI::Option* add_json(CLI::App& app, std::optional<std::string>& target);
 /// --seed N, any 64-bit seed from 0 to 2^63 - 1.

@@ -53,7 +53,9 @@ class Determinism : public testing::TestWithParam<Setting> {
   std::unique_ptr<Engine> make_engine(unsigned threads) {
     return std::make_unique<Engine>(
         model::Checkpoint::open(folder_.path() / "m.gguf"),
-        EngineOptions{threads, std::get<2>(GetParam()), std::get<3>(GetParam())}, log_);
+        EngineOptions{
+            .threads = threads, .isa = std::get<2>(GetParam()), .kv_type = std::get<3>(GetParam())},
+        log_);
   }
   /// Logits of all tokens of a sequence alone in one call, on one thread.
   Bits reference(std::span<const TokenId> tokens) {

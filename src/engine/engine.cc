@@ -12,6 +12,7 @@
 #include "engine/linear.h"
 #include "engine/weights.h"
 #include "experts/store.h"
+#include "os/mapped_files.h"
 
 namespace winnow::engine {
 
@@ -29,6 +30,15 @@ std::size_t expert_scratch_bytes(const experts::ExpertCatalogue& catalogue) {
     }
   }
   return most;
+}
+
+std::unique_ptr<os::MappedFiles> map_weights(const model::Checkpoint& checkpoint,
+                                             WeightMemory weights) {
+  using Move = os::MappedFiles::Move;
+  if (weights == WeightMemory::kCopied) return nullptr;
+  return std::make_unique<os::MappedFiles>(
+      checkpoint.file().files(),
+      weights == WeightMemory::kMapped ? Move::kInBackground : Move::kStay);
 }
 
 void require_finite(tensor::MatrixView<const float> hidden) {
@@ -50,11 +60,12 @@ class Engine::State {
         kernels(kernels::select_kernels(options.isa, os::CpuFeatures::detect())),
         kv_type(options.kv_type),
         pool(options.threads != 0 ? options.threads : os::usable_cpus()),
-        weights(checkpoint, log),
+        mapped(map_weights(checkpoint, options.weights)),
+        weights(checkpoint, mapped.get(), log),
         attention(spec),
         moe(spec) {
     const experts::ExpertCatalogue catalogue = catalogue_experts(checkpoint);
-    store = experts::make_resident_store(catalogue);
+    store = experts::make_resident_store(catalogue, mapped.get());
     const std::size_t bytes = std::max(weights.scratch_bytes(), expert_scratch_bytes(catalogue));
     for (unsigned worker = 0; worker < pool.size(); ++worker) {
       scratch.emplace_back(std::max<std::size_t>(bytes, 64));
@@ -66,6 +77,11 @@ class Engine::State {
   /// Whether the output of the last block has yet to be added to the residual.
   enum class Residual { kAsIs, kAddBlock };
   void normalize(std::span<const float> weight, Residual residual_sum);
+  /// Throws when mapped weights were not what they should be. Before any other complaint about the
+  /// results: it names the cause.
+  void require_unchanged() const {
+    if (mapped != nullptr) mapped->require_unchanged();
+  }
 
   Compute compute() { return {kernels, pool, scratch, overrides, profile}; }
 
@@ -73,6 +89,7 @@ class Engine::State {
   const kernels::Kernels& kernels;
   const kernels::KvType kv_type;
   os::ThreadPool pool;
+  const std::unique_ptr<os::MappedFiles> mapped;  // null when the weights are copied
   DenseWeights weights;
   std::unique_ptr<experts::ExpertStore> store;
   std::vector<os::AlignedBuffer> scratch;
@@ -142,6 +159,12 @@ unsigned Engine::threads() const { return state_->pool.size(); }
 os::ThreadPool& Engine::pool() { return state_->pool; }
 Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->store->memory(); }
 
+void Engine::settle() const {
+  if (state_->mapped == nullptr) return;
+  state_->mapped->start_moving();
+  state_->mapped->wait_until_settled();
+}
+
 void Engine::override_weights(Role role, LayerId layer, std::vector<quant::PackedMatrix> parts) {
   for (const quant::PackedMatrix& part : parts) {
     const std::size_t bytes = kernels::matmul_scratch_bytes(part);
@@ -163,6 +186,7 @@ KvCache Engine::make_cache(std::size_t capacity) const {
 tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> sequences,
                                                 Observer* observer) {
   State& state = *state_;
+  const os::ThreadPool::ActiveScope active(state.pool);
   std::vector<SequenceRows> rows;
   std::size_t tokens = 0;
   for (const SequenceInput& sequence : sequences) {
@@ -179,6 +203,7 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
     state.run_layer(LayerId{layer}, rows, observer);
   }
   state.normalize(state.weights.vector(Role::kOutputNorm), State::Residual::kAddBlock);
+  state.require_unchanged();
   require_finite(state.normalized.view());
   if (observer != nullptr) observer->on_input(Site::kOutputInput, {}, state.normalized.view());
   for (const SequenceInput& sequence : sequences) sequence.cache->advance(sequence.tokens.size());
@@ -190,9 +215,12 @@ void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<f
   state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
   const OpTimer timer(state_->profile, Op::kOutput);
   multiply(state_->compute(), output, state_->output_input, {}, out);
+  state_->require_unchanged();
+  if (state_->mapped != nullptr) state_->mapped->start_moving();  // the first token is done
 }
 
 std::span<const float> Engine::next_logits(KvCache& cache, std::span<const TokenId> tokens) {
+  const os::ThreadPool::ActiveScope active(state_->pool);
   const SequenceInput input{&cache, tokens};
   const auto hidden = forward(std::span(&input, 1));
   state_->last_logits.resize(state_->spec.vocab_size);

@@ -23,9 +23,20 @@
 
 namespace winnow::engine {
 
+/// Where the weights are. The numbers are the same.
+enum class WeightMemory : std::uint8_t {
+  kCopied,  ///< read into anonymous memory at the start: the files may change afterwards
+  /// Mapped: ready at once. Moved to memory on large pages in the background, from the first logits
+  /// on, where there is room; until then a change of the files is an error. See os::MappedFiles,
+  /// and os::FaultGuard for what a mapping does to the process's SIGBUS.
+  kMapped,
+  kMappedOnly,  ///< mapped for good: the page cache holds the weights, and may drop them
+};
+
 struct EngineOptions {
-  unsigned threads = 0;  ///< 0: one per core the process may use
-  std::string isa;       ///< "" or "auto": the best the processor has; see kernels::isa_names
+  unsigned threads = 0;  ///< 0: os::usable_cpus()
+  std::string isa{};     ///< "" or "auto": the best the processor has; see kernels::isa_names
+  WeightMemory weights = WeightMemory::kCopied;
   kernels::KvType kv_type = kernels::KvType::kF32;  ///< of the caches that the engine makes
 };
 
@@ -35,7 +46,7 @@ struct SequenceInput {
   std::span<const TokenId> tokens;  ///< at least one; cache length + tokens <= cache capacity
 };
 
-/// Holds all weights in memory. One thread calls it at a time.
+/// A model ready to run. One thread calls it at a time.
 /// The outputs of a sequence depend on neither the thread count nor what else is in the batch.
 class Engine {
  public:
@@ -51,15 +62,19 @@ class Engine {
   unsigned threads() const;
   os::ThreadPool& pool();
   Bytes weight_memory() const;
+  /// Does what is left of background work on the weights, so that speed is steady from here on.
+  void settle() const;
 
   /// Runs all layers over the tokens of all sequences and advances their caches.
   /// Returns the final normalised hidden states [tokens, hidden_size], rows in the order of the
   /// inputs; valid until the next call. Throws Error{kUsage} for a token outside the vocabulary,
-  /// Error{kBadData} when damaged weights give values that are not finite.
+  /// Error{kBadData} when damaged weights give values that are not finite, or when mapped weights
+  /// have changed since they were mapped.
   tensor::MatrixView<const float> forward(std::span<const SequenceInput> sequences,
                                           Observer* observer = nullptr);
 
-  /// Logits of hidden states [rows, hidden_size] into out [rows, vocab_size].
+  /// Logits of hidden states [rows, hidden_size] into out [rows, vocab_size]. Throws
+  /// Error{kBadData} as `forward` does for mapped weights.
   void logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out);
 
   /// Logits [vocab_size] of the last token of one sequence.

@@ -44,7 +44,7 @@ void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Ran
   std::byte* scratch = compute.scratch[worker].data();
   if (wants_codes(w)) {
     WINNOW_DCHECK(x.codes.tokens == y.rows && x.codes.cols == w.cols);
-    compute.kernels.matmul_for(*w.codec)(w, rows.begin, rows.end, x.codes, y, scratch);
+    compute.kernels.matmul_for (*w.codec)(w, rows.begin, rows.end, x.codes, y, scratch);
   } else {
     WINNOW_DCHECK(x.values.rows == y.rows && x.values.cols == w.cols);
     compute.kernels.matmul_floats(w, rows.begin, rows.end, x.values, y, scratch);
@@ -66,10 +66,10 @@ void quantize_columns(const Compute& compute, std::span<const float> x, std::siz
                       os::Range cols, kernels::ActivationBuffer& out) {
   WINNOW_DCHECK(cols.begin % kernels::kActivationBlock == 0);
   WINNOW_DCHECK(cols.size() % kernels::kActivationBlock == 0);
-  compute.kernels.quantize_activations(
-      x.data() + cols.begin, cols.size(), out.codes(row) + cols.begin,
-      out.scales(row) + cols.begin / kernels::kActivationBlock,
-      out.sums(row) + cols.begin / kernels::kActivationSumGroup);
+  compute.kernels.quantize_activations(x.data() + cols.begin, cols.size(),
+                                       out.codes(row) + cols.begin,
+                                       out.scales(row) + cols.begin / kernels::kActivationBlock,
+                                       out.sums(row) + cols.begin / kernels::kActivationSumGroup);
 }
 
 void multiply(const Compute& compute, const quant::PackedMatrix& w, const LinearInput& x,

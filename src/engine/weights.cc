@@ -21,33 +21,48 @@ experts::MatrixLocation location(const model::Checkpoint& checkpoint, const mode
           &ref.codec(), ref.rows, ref.cols};
 }
 
+const std::byte* find(const os::MappedFiles& mapped, const model::Checkpoint& checkpoint,
+                      const model::TensorRef& ref) {
+  const experts::MatrixLocation at = location(checkpoint, ref);
+  return mapped.find(*at.file, at.offset, ref.bytes().value);
+}
+
+/// Kept as the file has it; other roles become F32 vectors.
+bool is_packed(Role role) { return model::traits(role).is_matrix || role == Role::kRouter; }
+
 }  // namespace
 
-DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, Log& log)
+DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped,
+                           Log& log)
     : tied_(checkpoint.spec().tie_word_embeddings),
       slots_(checkpoint.spec().num_hidden_layers * model::kNumRoles) {
   const auto for_each_dense = [&](auto visit) {
     checkpoint.for_each_role([&](Role role, LayerId layer) {
-      if (!model::traits(role).per_expert) visit(role, layer, checkpoint.at(role, layer));
+      if (model::traits(role).per_expert) return;
+      visit(role, checkpoint.at(role, layer), slots_[slot(role, layer)]);
     });
   };
-  const auto is_packed = [](Role role) {
-    return model::traits(role).is_matrix || role == Role::kRouter;
-  };
   std::uint64_t total = 0;
-  for_each_dense([&](Role role, LayerId, const model::TensorRef& ref) {
-    if (is_packed(role)) total = checked_align_up(total + ref.bytes().value, kAlignment).value();
+  for_each_dense([&](Role role, const model::TensorRef& ref, Slot& target) {
+    if (!is_packed(role)) return;
+    target.matrix = {&ref.codec(), nullptr, ref.rows, ref.cols};
+    if (mapped != nullptr) target.matrix.data = find(*mapped, checkpoint, ref);
+    if (target.matrix.data != nullptr) {
+      mapped_ += ref.bytes().value;
+    } else {
+      total = checked_align_up(total + ref.bytes().value, kAlignment).value();
+    }
   });
   buffer_ = os::AlignedBuffer(total);
   std::uint64_t position = 0;
-  for_each_dense([&](Role role, LayerId layer, const model::TensorRef& ref) {
-    Slot& target = slots_[slot(role, layer)];
+  for_each_dense([&](Role role, const model::TensorRef& ref, Slot& target) {
     if (!is_packed(role)) {
       target.values.resize(ref.cols);
       checkpoint.read_floats(ref, 0, 1, target.values);
       return;
     }
-    target.matrix = {&ref.codec(), buffer_.data() + position, ref.rows, ref.cols};
+    if (target.matrix.data != nullptr) return;
+    target.matrix.data = buffer_.data() + position;
     checkpoint.read_rows(ref, 0, ref.rows, buffer_.bytes().subspan(position, ref.bytes().value));
     position = checked_align_up(position + ref.bytes().value, kAlignment).value();
     log.progress("loading", position, total, "bytes");

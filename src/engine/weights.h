@@ -11,16 +11,19 @@
 #include "experts/store.h"
 #include "model/checkpoint.h"
 #include "os/aligned_buffer.h"
+#include "os/mapped_files.h"
 #include "quant/codec.h"
 
 namespace winnow::engine {
 
-/// Packed matrices and F32 vectors by role; everything but the routed experts. Owns its memory.
+/// Packed matrices and F32 vectors by role; everything but the routed experts. Owns what it has
+/// read.
 class DenseWeights {
  public:
-  /// Reads all of them. Throws Error{kBadData, kSystem} as reading does; vectors with NaN or
-  /// infinity are refused with the tensor's name.
-  DenseWeights(const model::Checkpoint& checkpoint, Log& log);
+  /// Matrices lie where `mapped` (borrowed; null: none) has their file and are read otherwise;
+  /// vectors are read and converted. Throws Error{kBadData, kSystem} as reading does; vectors with
+  /// NaN or infinity are refused with the tensor's name.
+  DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log);
 
   /// A matrix that the model has, or what stands in for it; `layer` is ignored for roles without
   /// layers. With tied embeddings kOutput is the embedding.
@@ -28,7 +31,7 @@ class DenseWeights {
                                     LayerId layer = {}) const;
   /// A vector (norm weight, bias); empty when the model has none.
   std::span<const float> vector(model::Role role, LayerId layer = {}) const;
-  Bytes memory() const { return {buffer_.size()}; }
+  Bytes memory() const { return {buffer_.size() + mapped_}; }
   /// The largest scratch area that any dense matrix asks for.
   std::size_t scratch_bytes() const;
 
@@ -42,6 +45,7 @@ class DenseWeights {
   bool tied_ = false;
   std::vector<Slot> slots_;  // [layer * kNumRoles + role]
   os::AlignedBuffer buffer_;
+  std::uint64_t mapped_ = 0;
 };
 
 /// Byte ranges of all routed experts of the checkpoint, whose files the catalogue points to.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// All experts in anonymous memory on huge pages: a file that shrinks later cannot hurt, and the
-// weights cannot be paged out behind the engine's back.
+// All experts in memory: where they lie in a mapped file, or copied to anonymous memory on huge
+// pages.
 #include <cstddef>
 
 #include "base/checked.h"
@@ -36,16 +36,24 @@ class ResidentBatch final : public Batch {
 
 class ResidentStore final : public ExpertStore {
  public:
-  explicit ResidentStore(const ExpertCatalogue& catalogue) {
+  ResidentStore(const ExpertCatalogue& catalogue, const os::MappedFiles* mapped) {
     std::uint64_t total = 0;
-    for_each_matrix(catalogue, [&](const MatrixLocation& matrix, quant::PackedMatrix&) {
-      total = checked_align_up(total + packed(matrix, nullptr).bytes().value, kAlignment).value();
+    for_each_matrix(catalogue, [&](const MatrixLocation& matrix, quant::PackedMatrix& out) {
+      out = packed(matrix, nullptr);
+      const std::uint64_t bytes = out.bytes().value;
+      if (mapped != nullptr) out.data = mapped->find(*matrix.file, matrix.offset, bytes);
+      if (out.data != nullptr) {
+        mapped_ += bytes;
+      } else {
+        total = checked_align_up(total + bytes, kAlignment).value();
+      }
     });
     buffer_ = os::AlignedBuffer(total);
     std::uint64_t position = 0;
     for_each_matrix(catalogue, [&](const MatrixLocation& matrix, quant::PackedMatrix& out) {
-      out = packed(matrix, buffer_.data() + position);
+      if (out.data != nullptr) return;
       const std::uint64_t bytes = out.bytes().value;
+      out.data = buffer_.data() + position;
       matrix.file->read_at(matrix.offset, buffer_.bytes().subspan(position, bytes));
       position = checked_align_up(position + bytes, kAlignment).value();
     });
@@ -56,7 +64,7 @@ class ResidentStore final : public ExpertStore {
     WINNOW_CHECK(index(layer) < layers_.size());
     return std::make_unique<ResidentBatch>(layers_[index(layer)], experts);
   }
-  Bytes memory() const override { return {buffer_.size()}; }
+  Bytes memory() const override { return {buffer_.size() + mapped_}; }
 
  private:
   static quant::PackedMatrix packed(const MatrixLocation& matrix, const std::byte* data) {
@@ -80,13 +88,15 @@ class ResidentStore final : public ExpertStore {
   }
 
   os::AlignedBuffer buffer_;
+  std::uint64_t mapped_ = 0;
   std::vector<std::vector<ExpertMatrices>> layers_;
 };
 
 }  // namespace
 
-std::unique_ptr<ExpertStore> make_resident_store(const ExpertCatalogue& catalogue) {
-  return std::make_unique<ResidentStore>(catalogue);
+std::unique_ptr<ExpertStore> make_resident_store(const ExpertCatalogue& catalogue,
+                                                 const os::MappedFiles* mapped) {
+  return std::make_unique<ResidentStore>(catalogue, mapped);
 }
 
 }  // namespace winnow::experts

@@ -1,9 +1,12 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <string>
 
 #include "base/error.h"
@@ -102,6 +105,32 @@ TEST(ResidentStore, NeedsTheFileNoLongerOnceItIsMade) {
   const auto expert = store->request(LayerId{0}, wanted, Priority::kDemand)->next_ready();
   ASSERT_TRUE(expert.has_value());
   expect_bytes_from(std::get<ExpertMatrices>(expert->form()).gate_proj, 3);
+}
+
+TEST(ResidentStore, TakesExpertsFromMappedFilesWhereTheyLieAndReadsTheOthers) {
+  constexpr std::size_t kExperts = 2;
+  const auto path =
+      std::filesystem::temp_directory_path() / fmt::format("winnow-resident-store-{}", ::getpid());
+  std::string text(file_size(kExperts), '\0');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i % 251);
+  os::write_text_file(path, text);
+  std::vector<std::unique_ptr<os::RandomAccessFile>> files;
+  files.push_back(os::open_file(path));
+  const os::MappedFiles mapped(files, os::MappedFiles::Move::kStay);
+  std::filesystem::remove(path);
+
+  ExpertCatalogue locations = catalogue(*files[0], kExperts);
+  const NumberedFile other(file_size(kExperts));
+  locations[2] = catalogue(other, kExperts)[2];
+  const auto store = make_resident_store(locations, &mapped);
+  const std::vector<ExpertId> wanted = {ExpertId{1}};
+  const auto first = store->request(LayerId{0}, wanted, Priority::kDemand)->next_ready();
+  const auto& in_file = std::get<ExpertMatrices>(first->form()).up_proj;
+  EXPECT_EQ(in_file.data, mapped.find(*files[0], 3 + 4 * kMatrixBytes, kMatrixBytes));
+  EXPECT_EQ(static_cast<std::size_t>(in_file.data[0]), (3 + 4 * kMatrixBytes) % 251);
+  const auto second = store->request(LayerId{2}, wanted, Priority::kDemand)->next_ready();
+  expect_bytes_from(std::get<ExpertMatrices>(second->form()).up_proj, 3 + 10 * kMatrixBytes);
+  EXPECT_GE(store->memory().value, 4 * 3 * kMatrixBytes);
 }
 
 TEST(ResidentStore, CountsTheMemoryItHolds) {

@@ -15,6 +15,7 @@
 
 #include "base/units.h"
 #include "os/file.h"
+#include "os/mapped_files.h"
 #include "quant/codec.h"
 
 namespace winnow::experts {
@@ -112,8 +113,11 @@ struct ExpertLocation {
 /// [layer][expert]; layers without experts are empty.
 using ExpertCatalogue = std::vector<std::vector<ExpertLocation>>;
 
-/// Holds all experts in memory: reads them once, answers at once. The files are not needed
-/// afterwards. Throws Error{kBadData, kSystem} as reading does.
-std::unique_ptr<ExpertStore> make_resident_store(const ExpertCatalogue& catalogue);
+/// Holds all experts in memory and answers at once. Takes them from `mapped` (borrowed; null: none)
+/// where it has their file, and reads the others once; the files are not needed afterwards. Mapped
+/// matrices begin where they do in the file, others on cache lines. Throws Error{kBadData, kSystem}
+/// as reading does.
+std::unique_ptr<ExpertStore> make_resident_store(const ExpertCatalogue& catalogue,
+                                                 const os::MappedFiles* mapped = nullptr);
 
 }  // namespace winnow::experts

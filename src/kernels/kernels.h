@@ -45,7 +45,8 @@ struct Kernels {
 
   /// For every codec that has an integer form.
   MatMulCodes matmul_codes;
-  /// By number of the GGUF type: kernels that read the codec's own layout; null where there is none.
+  /// By number of the GGUF type: kernels that read the codec's own layout; null where there is
+  /// none.
   std::array<MatMulCodes, 64> matmul_of_type;
   MatMulFloats matmul_floats;
 

@@ -35,8 +35,8 @@ class CpuFeatures {
   std::uint32_t bits_;
 };
 
-/// Cores this process may use: the smaller of the affinity mask and the cgroup CPU quota (rounded
-/// up), at least 1.
+/// Threads that compute best on the processors this process may use: one per physical performance
+/// core, no more than the cgroup's CPU quota (rounded up), at least 1. See CpuTopology.
 unsigned usable_cpus();
 
 }  // namespace winnow::os

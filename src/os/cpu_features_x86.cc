@@ -4,13 +4,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#include <sched.h>
-
-#include <algorithm>
-#include <cmath>
-#include <fstream>
 #include <string>
-#include <thread>
 
 #include "os/cpu_features.h"
 
@@ -18,23 +12,6 @@ namespace winnow::os {
 namespace {
 
 constexpr std::uint32_t bit(CpuFeature feature) { return static_cast<std::uint32_t>(feature); }
-
-/// CPU bandwidth limit of the cgroup in cores, or 0 when there is none. Version 2 keeps quota and
-/// period in one file, version 1 in two.
-double cgroup_cpu_quota() {
-  std::string quota;
-  double period = 0;
-  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> quota >> period) {
-    return quota == "max" || period <= 0 ? 0 : std::stod(quota) / period;
-  }
-  double quota_us = 0;
-  std::ifstream v1_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  if (v1_quota >> quota_us && v1_period >> period && quota_us > 0 && period > 0) {
-    return quota_us / period;
-  }
-  return 0;
-}
 
 #if defined(__x86_64__)
 /// F16C and AVX-VNNI have no name in __builtin_cpu_supports of all compilers: bits of CPUID. Both
@@ -79,18 +56,6 @@ std::string CpuFeatures::to_string() const {
   if (text.empty()) return "none";
   text.pop_back();
   return text;
-}
-
-unsigned usable_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  unsigned cpus = std::max(1U, std::thread::hardware_concurrency());
-  if (::sched_getaffinity(0, sizeof set, &set) == 0) {
-    cpus = static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
-  }
-  const double quota = cgroup_cpu_quota();
-  if (quota > 0) cpus = std::min(cpus, std::max(1U, static_cast<unsigned>(std::ceil(quota))));
-  return cpus;
 }
 
 }  // namespace winnow::os

@@ -50,6 +50,8 @@ class RandomAccessFile {
   /// Fills `out` from `offset`. Throws Error{kBadData} when the file ends before (it was truncated
   /// since it was opened), Error{kSystem} on an I/O error; both name file and offset.
   virtual void read_at(std::uint64_t offset, std::span<std::byte> out) const = 0;
+  /// What MappedFile maps; -1 when there is nothing to map. Stays the file's.
+  virtual int descriptor() const { return -1; }
 };
 
 /// Opens a regular file for reading. Throws Error{kBadData} when it does not exist or is a

@@ -23,6 +23,7 @@ class PosixFile final : public RandomAccessFile {
       : fd_(std::move(fd)), name_(std::move(name)), size_(size) {}
   const std::string& name() const override { return name_; }
   Bytes size() const override { return {size_}; }
+  int descriptor() const override { return fd_.value(); }
 
   void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
     // The kernel takes signed offsets; what it would refuse is past the end anyway.

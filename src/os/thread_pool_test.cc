@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "os/cpu_topology.h"
 
 namespace winnow::os {
 namespace {
@@ -95,6 +96,73 @@ TEST_P(Pools, WorkOnAfterAnException) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Pools, ::testing::Values(1U, 2U, 3U, 8U));
+
+TEST_P(Pools, WorkInAndAfterActiveScopesAlike) {
+  for (int round = 0; round < 3; ++round) {
+    const ThreadPool::ActiveScope outer(pool_);
+    for (int loop = 0; loop < 100; ++loop) {
+      const ThreadPool::ActiveScope inner(pool_);
+      std::atomic<int> calls{0};
+      pool_.run(8, [&](std::size_t, unsigned) { ++calls; });
+      ASSERT_EQ(calls, 8);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));  // beyond the patience of both
+  }
+  std::atomic<int> calls{0};
+  pool_.run(8, [&](std::size_t, unsigned) { ++calls; });
+  EXPECT_EQ(calls, 8);
+}
+
+TEST_P(Pools, WaitForItemsThatTakeLongerThanTheirPatience) {
+  std::atomic<int> finished{0};
+  pool_.run(pool_.size() + 1, [&](std::size_t item, unsigned) {
+    if (item != 0) std::this_thread::sleep_for(std::chrono::milliseconds(4));
+    ++finished;
+  });
+  EXPECT_EQ(finished, static_cast<int>(pool_.size()) + 1);
+}
+
+TEST_P(Pools, GiveTheCallerTheFirstItem) {
+  std::thread::id first;
+  pool_.run(100, [&](std::size_t item, unsigned) {
+    if (item == 0) first = std::this_thread::get_id();
+  });
+  EXPECT_EQ(first, std::this_thread::get_id());
+}
+
+/// The processors that each worker of a pool may run on; the caller's first.
+std::vector<std::vector<unsigned>> affinities(ThreadPool& pool) {
+  std::vector<std::vector<unsigned>> result(pool.size());
+  std::atomic<unsigned> begun{0};
+  pool.run(pool.size(), [&](std::size_t, unsigned worker) {
+    ++begun;
+    while (begun != pool.size()) std::this_thread::yield();  // so that nobody takes two
+    result[worker] = cpu_topology().allowed;
+  });
+  return result;
+}
+
+TEST(Pinning, GivesEachWorkerACoreOfItsOwnWhenThePoolTakesAll) {
+  const CpuTopology topology = cpu_topology();
+  ThreadPool pool(static_cast<unsigned>(topology.cores.size()));
+  const auto found = affinities(pool);
+  EXPECT_EQ(found[0], topology.allowed) << "the caller's thread is not the pool's";
+  for (std::size_t worker = 1; worker < found.size(); ++worker) {
+    EXPECT_EQ(found[worker], std::vector<unsigned>{topology.cores[worker]});
+  }
+}
+
+TEST(Pinning, LetsMoreWorkersThanCoresRunAnywhere) {
+  const CpuTopology topology = cpu_topology();
+  ThreadPool pool(static_cast<unsigned>(topology.allowed.size()) + 1);
+  for (const auto& cpus : affinities(pool)) EXPECT_EQ(cpus, topology.allowed);
+}
+
+TEST(Pinning, IsLeftOutWhenNotWanted) {
+  const CpuTopology topology = cpu_topology();
+  ThreadPool pool(static_cast<unsigned>(topology.cores.size()), Pinning::kNone);
+  for (const auto& cpus : affinities(pool)) EXPECT_EQ(cpus, topology.allowed);
+}
 
 TEST(ThreadPool, EndsWithoutEverHavingRun) {
   for (int round = 0; round < 20; ++round) ThreadPool pool(4);

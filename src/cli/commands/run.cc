@@ -28,7 +28,8 @@ struct Options {
   std::string standard_input;  ///< "-" when given
   std::optional<std::uint32_t> context;
   engine::GenerateOptions generate;
-  engine::EngineOptions engine{.threads = 0, .isa = "", .kv_type = kernels::KvType::kF16};
+  engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped,
+                               .kv_type = kernels::KvType::kF16};
   bool json_statistics = false;
 };
 
@@ -195,6 +196,7 @@ Action declare(CLI::App& app) {
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
   add_kv_type(app, options->engine.kv_type);
+  add_weights(app, options->engine.weights);
   add_flag(app, "--stats-json", options->json_statistics,
            "print the statistics, the last line of standard error, as JSON");
   return [options](Context& context) {

@@ -107,10 +107,9 @@ void MoeFfn::gather_values(const Compute& compute, tensor::MatrixView<const floa
 void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows,
                               unsigned worker) {
   const auto tokens = std::span<const std::uint32_t>(grouped_.tokens);
-  const Operand x{job.wants_values() ? std::as_const(slot_values_)
-                                           .view()
-                                           .rows_from(job.first_slot, job.slots)
-                                     : tensor::MatrixView<const float>{},
+  const Operand x{job.wants_values()
+                      ? std::as_const(slot_values_).view().rows_from(job.first_slot, job.slots)
+                      : tensor::MatrixView<const float>{},
                   input_.codes().choose(tokens.subspan(job.first_slot, job.slots))};
   const auto gate = stretch(gate_, job.first_slot, job.slots);
   const auto up = stretch(up_, job.first_slot, job.slots);

@@ -119,7 +119,8 @@ WINNOW_INLINE void store_codes(std::int8_t* p, Ints v) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
 
-// --- codes: two parts of 16 bytes -----------------------------------------------------------------
+// --- codes: two parts of 16 bytes
+// -----------------------------------------------------------------
 
 using Codes = __m256i;
 inline constexpr std::size_t kParts = 2;
@@ -164,9 +165,8 @@ WINNOW_INLINE Codes field_by_part(Codes v) {
 /// Byte j of part q is kValue where bit j of the 16 bits at p + q * kStride is set, else 0.
 template <std::size_t kStride, int kValue>
 WINNOW_INLINE Codes codes_of_bits(const std::byte* p) {
-  const Ints words =
-      _mm256_setr_m128i(_mm_set1_epi16(detail::load_as<std::int16_t>(p)),
-                        _mm_set1_epi16(detail::load_as<std::int16_t>(p + kStride)));
+  const Ints words = _mm256_setr_m128i(_mm_set1_epi16(detail::load_as<std::int16_t>(p)),
+                                       _mm_set1_epi16(detail::load_as<std::int16_t>(p + kStride)));
   const Ints bytes = _mm256_shuffle_epi8(  // the lower byte eight times, then the upper
       words, _mm256_setr_epi64x(0, 0x0101010101010101, 0, 0x0101010101010101));
   const Ints bits = _mm256_set1_epi64x(static_cast<std::int64_t>(0x8040201008040201ULL));
@@ -198,7 +198,8 @@ WINNOW_INLINE Ints load_ints(const std::int32_t* p) {
 WINNOW_INLINE Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 WINNOW_INLINE Ints broadcast(std::int32_t v) { return _mm256_set1_epi32(v); }
 
-// --- four rows at a time: lane 4 q + e belongs to part q of row e ---------------------------------
+// --- four rows at a time: lane 4 q + e belongs to part q of row e
+// ---------------------------------
 
 /// The sums of the four lanes of each part.
 WINNOW_INLINE Ints sum_parts(const Ints (&rows)[4]) {
@@ -241,8 +242,8 @@ WINNOW_INLINE Floats halves_of_rows(const std::byte* const (&rows)[4], std::size
 /// The byte at rows[e] + q * kStride.
 template <std::size_t kStride>
 WINNOW_INLINE Ints bytes_of_blocks(const std::byte* const (&rows)[4]) {
-  const std::uint64_t eight = detail::four_bytes(rows, 0) |
-                              std::uint64_t{detail::four_bytes(rows, kStride)} << 32;
+  const std::uint64_t eight =
+      detail::four_bytes(rows, 0) | std::uint64_t{detail::four_bytes(rows, kStride)} << 32;
   return _mm256_cvtepu8_epi32(x86::make_bytes16(eight, 0));
 }
 /// 2^(exponent - 128) for exponents in [0, 255]; the lowest two are subnormal.

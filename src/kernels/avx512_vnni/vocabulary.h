@@ -202,7 +202,8 @@ WINNOW_INLINE Codes broadcast_quad(const std::int8_t* p) {
   return _mm512_set1_epi32(quad);
 }
 
-// --- four rows at a time: lane 4 q + e belongs to part q of row e ---------------------------------
+// --- four rows at a time: lane 4 q + e belongs to part q of row e
+// ---------------------------------
 
 /// The sums of the four lanes of each part.
 WINNOW_INLINE Ints sum_parts(const Ints (&rows)[4]) {
@@ -241,7 +242,8 @@ template <std::size_t kStride>
 WINNOW_INLINE Floats halves_of_blocks(const std::byte* const (&rows)[4], std::size_t offset) {
   __m128i parts[kParts];
   for (std::size_t q = 0; q < kParts; ++q) {
-    parts[q] = _mm_cvtsi64_si128(static_cast<std::int64_t>(detail::four_halves(rows, offset + q * kStride)));
+    parts[q] = _mm_cvtsi64_si128(
+        static_cast<std::int64_t>(detail::four_halves(rows, offset + q * kStride)));
   }
   const __m128i low = _mm_unpacklo_epi64(parts[0], parts[1]);
   return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low),

@@ -40,8 +40,7 @@ WINNOW_INLINE Floats unit_bytes(const Bytes16 (&quads)[4], std::index_sequence<k
 template <class D, std::size_t kGroupsPerByte, std::size_t... kUnit>
 WINNOW_INLINE void all_unit_bytes(const Bytes16 (&quads)[4], Floats (&out)[D::kUnits],
                                   std::index_sequence<kUnit...>) {
-  ((out[kUnit] =
-        unit_bytes<D, kGroupsPerByte, kUnit>(quads, std::make_index_sequence<kParts>{})),
+  ((out[kUnit] = unit_bytes<D, kGroupsPerByte, kUnit>(quads, std::make_index_sequence<kParts>{})),
    ...);
 }
 template <class D, std::size_t kGroupsPerByte>

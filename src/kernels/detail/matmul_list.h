@@ -24,9 +24,9 @@ inline void add_matmuls(std::span<const CodecMatMul> list, Kernels& table) {
 }  // namespace winnow::kernels::detail
 
 /// Inside the target region: the function of one decoder.
-#define WINNOW_MATMUL(type)                                                              \
-  void matmul_with_##type(const quant::PackedMatrix& w, std::size_t first_row,           \
-                          std::size_t end_row, const QuantizedActivations& x,            \
-                          tensor::MatrixView<float> y, std::byte* scratch) noexcept {    \
-    matmul_with<type>(w, first_row, end_row, x, y, scratch);                             \
+#define WINNOW_MATMUL(type)                                                           \
+  void matmul_with_##type(const quant::PackedMatrix& w, std::size_t first_row,        \
+                          std::size_t end_row, const QuantizedActivations& x,         \
+                          tensor::MatrixView<float> y, std::byte* scratch) noexcept { \
+    matmul_with<type>(w, first_row, end_row, x, y, scratch);                          \
   }

@@ -8,11 +8,11 @@
 /// Where things lie in scratch memory. Codes: [part][unit][unit vector][quad][panel vector].
 struct Panel {
   std::byte* codes;
-  float* scales;          ///< [part][unit][panel vector][lane]
-  float* offsets;         ///< the same shape, where the decoder has offsets
-  std::uint32_t* groups;  ///< [part][unit]: the unit's first group in the row
-  std::size_t units;      ///< of each part, those beyond the row's end included
-  std::int32_t excess;    ///< kExcess of the decoder
+  float* scales;              ///< [part][unit][panel vector][lane]
+  float* offsets;             ///< the same shape, where the decoder has offsets
+  std::uint32_t* groups;      ///< [part][unit]: the unit's first group in the row
+  std::size_t units;          ///< of each part, those beyond the row's end included
+  std::int32_t excess;        ///< kExcess of the decoder
   std::size_t valid[kParts];  ///< units of each part that lie in the row
 };
 
@@ -61,8 +61,8 @@ WINNOW_INLINE void fill_unit(const typename D::Cursor (&rows)[kLanes], std::size
   }
 }
 
-WINNOW_INLINE void store_part_floats(Floats (&groups)[kParts], std::size_t unit,
-                                     std::size_t vector, std::size_t units, float* out) {
+WINNOW_INLINE void store_part_floats(Floats (&groups)[kParts], std::size_t unit, std::size_t vector,
+                                     std::size_t units, float* out) {
   transpose_parts(groups);
   for (std::size_t q = 0; q < kParts; ++q) {
     store(out + ((q * units + unit) * kPanelVectors + vector) * kLanes, groups[q]);
@@ -196,9 +196,10 @@ void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std:
     }
     for (std::size_t unit = 0; unit < panel.valid[q]; ++unit) {
       const std::size_t at = (q * panel.units + unit) * kPanelVectors;
-      add_panel_unit<Kind, kVectors, kTokens>(panel.codes + at * Kind::kUnitVectors * 4 * kVectorBytes,
-                                 panel.scales + at * kLanes, panel.offsets + at * kLanes,
-                                 panel.groups[q * panel.units + unit], panel.excess, tokens, sums);
+      add_panel_unit<Kind, kVectors, kTokens>(
+          panel.codes + at * Kind::kUnitVectors * 4 * kVectorBytes, panel.scales + at * kLanes,
+          panel.offsets + at * kLanes, panel.groups[q * panel.units + unit], panel.excess, tokens,
+          sums);
     }
     for (std::size_t v = 0; v < kVectors; ++v) {
       for (std::size_t t = 0; t < kTokens; ++t) parts[v][t][q] = sums[v][t];
@@ -217,7 +218,6 @@ void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std:
     }
   }
 }
-
 
 /// Tokens from `token` on in `tiles` tiles of at most kTokens, as equal as can be; rows in as few
 /// vectors as hold them.

@@ -52,10 +52,11 @@ inline std::byte* after_integer_rows(std::byte* scratch, std::size_t cols) {
 constexpr std::size_t code_scratch_bytes(std::size_t cols) {
   const std::size_t padded = (cols + kMaxStep - 1) / kMaxStep * kMaxStep;
   const std::size_t groups = padded / quant::IntegerForm::kGroup;
-  const std::size_t panel = kMaxPanelRows * (padded + groups * 2 * sizeof(float)) +
-                            groups * sizeof(std::uint32_t);
+  const std::size_t panel =
+      kMaxPanelRows * (padded + groups * 2 * sizeof(float)) + groups * sizeof(std::uint32_t);
   const std::size_t ordered = kMaxOrderedTokens * (padded + groups * 3 * 4 * sizeof(float));
-  return kMaxIntegerRows * integer_row_bytes(cols) + align_scratch(panel > ordered ? panel : ordered);
+  return kMaxIntegerRows * integer_row_bytes(cols) +
+         align_scratch(panel > ordered ? panel : ordered);
 }
 
 /// Room for decoded row `i` < kMaxFloatRows of a tile: [cols] f32.
