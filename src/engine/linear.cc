@@ -69,8 +69,8 @@ void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, std::si
   std::byte* scratch = compute.scratch[worker].data();
   if (wants_codes(w)) {
     WINNOW_DCHECK(x.has_codes());
-    compute.kernels.matmul_codes(w, first_row, end_row, x.codes().slice(first_token, y.rows), y,
-                                 scratch);
+    compute.kernels.matmul_for(*w.codec)(w, first_row, end_row,
+                                         x.codes().slice(first_token, y.rows), y, scratch);
   } else {
     compute.kernels.matmul_floats(w, first_row, end_row, x.values().rows_from(first_token, y.rows),
                                   y, scratch);

@@ -59,8 +59,8 @@ std::string names_of(const std::vector<const Kernels*>& isas) {
 }  // namespace
 
 std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w) {
-  return detail::kMaxTileRows *
-         (w.codec->is_float() ? detail::float_bytes(w.cols) : detail::integer_row_bytes(w.cols));
+  return w.codec->is_float() ? detail::kMaxFloatRows * detail::float_bytes(w.cols)
+                             : detail::code_scratch_bytes(w.cols);
 }
 
 std::vector<std::string_view> isa_names() {

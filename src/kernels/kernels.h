@@ -3,6 +3,7 @@
 // The kernels of one ISA, as a table of functions that the engine holds: chosen once, at start.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -42,9 +43,18 @@ struct Kernels {
   void (*quantize_activations)(const float* x, std::size_t n, std::int8_t* codes, float* scales,
                                std::int32_t* sums) noexcept;
 
-  /// For codecs without a kernel of their own: unpacks a row to its integer form, then dots.
+  /// For every codec that has an integer form.
   MatMulCodes matmul_codes;
+  /// By number of the GGUF type: kernels that read the codec's own layout; null where there is none.
+  std::array<MatMulCodes, 64> matmul_of_type;
   MatMulFloats matmul_floats;
+
+  /// The fastest of the above for a quantised codec.
+  MatMulCodes matmul_for(const quant::Codec& codec) const {
+    const MatMulCodes own =
+        codec.ggml_type < matmul_of_type.size() ? matmul_of_type[codec.ggml_type] : nullptr;
+    return own != nullptr ? own : matmul_codes;
+  }
 
   /// sum a[i] * b[i]
   float (*dot)(const float* a, const float* b, std::size_t n) noexcept;

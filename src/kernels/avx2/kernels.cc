@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/avx2/dot.h"
 #include "kernels/avx2/vocabulary.h"
 #include "kernels/avx2/vocabulary_attention.h"
 #include "kernels/detail/attention_scratch.h"
@@ -20,7 +21,6 @@ namespace winnow::kernels::avx2 {
 #include "kernels/detail/attention.inl"
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
-#include "kernels/detail/matmul_codes.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/vectors.inl"

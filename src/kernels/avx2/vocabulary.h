@@ -8,8 +8,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
+#include "kernels/detail/row_fields.h"
 #include "kernels/detail/target.h"
+#include "kernels/detail/x86_bytes.h"
 
 #define WINNOW_TARGET_AVX2 "avx2,fma,f16c,bmi2"
 
@@ -20,9 +23,14 @@ using Floats = __m256;
 using Ints = __m256i;
 inline constexpr std::size_t kLanes = 8;
 
-// Rows and tokens multiplied together: 2 x 4 sums and what feeds them fit 16 registers.
+// Rows and tokens of f32 multiplied together: 2 x 4 sums and what feeds them fit 16 registers.
 inline constexpr std::size_t kTileRows = 2;
 inline constexpr std::size_t kTileTokens = 4;
+
+// Rows (in vectors) and tokens of codes multiplied together: 2 x 3 sums, as many dot products.
+inline constexpr std::size_t kPanelVectors = 2;
+inline constexpr std::size_t kPanelTile = 3;
+inline constexpr std::size_t kPanelTokens = 12;
 
 // --- loads and stores; *_first touch n < kLanes elements, and other lanes are zero -------------
 
@@ -111,61 +119,192 @@ WINNOW_INLINE void store_codes(std::int8_t* p, Ints v) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
 
-// --- products of codes --------------------------------------------------------------------------
+// --- codes: two parts of 16 bytes -----------------------------------------------------------------
 
-/// 32 weights as magnitudes, beside their signs, which are moved to the activations:
-/// |w| <= 128 and |x| <= 127, so that a sum of two products stays below 2^15 and is exact.
-struct Weights {
-  Ints codes;
-  Ints magnitudes;
-};
-struct Activations {
-  Ints codes;
-};
+using Codes = __m256i;
+inline constexpr std::size_t kParts = 2;
 
-/// Lane l holds the exact integer sum of the products of codes 4 l to 4 l + 3.
-WINNOW_INLINE Ints dot_codes(const Weights& w, const Activations& x) {
-  const Ints pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x.codes, w.codes));
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+WINNOW_INLINE __m128i load_part(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
 }
-
-/// 4 products to a lane: sum + unsigned x times signed w; their pairs may saturate, so this serves
-/// to measure only.
-inline constexpr std::size_t kRegisterCodes = 32;
-WINNOW_INLINE Ints add_dot_u8i8(Ints sum, Ints x, Ints w) {
-  return add(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+WINNOW_INLINE Codes load_codes(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+WINNOW_INLINE void store_codes_whole(void* p, Codes v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
+/// Part q is the 16 bytes at p + q * kStride.
+template <std::size_t kStride>
+WINNOW_INLINE Codes load_parts(const std::byte* p) {
+  if constexpr (kStride == 16) return load_codes(p);
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_part(p)), load_part(p + kStride), 1);
+}
+/// Parts alternate between the 16 bytes at p and those after them.
+WINNOW_INLINE Codes load_pairs(const std::byte* p) { return load_codes(p); }
+/// All parts are the 16 bytes at p.
+WINNOW_INLINE Codes load_repeated(const std::byte* p) {
+  return _mm256_broadcastsi128_si256(load_part(p));
+}
+/// (byte >> shift) & mask in every byte; the shift may differ between halves or parts.
+template <unsigned kShift, unsigned kMask>
+WINNOW_INLINE Codes field(Codes v) {
+  return _mm256_and_si256(_mm256_srli_epi16(v, kShift), _mm256_set1_epi8(kMask));
+}
+template <unsigned kLower, unsigned kUpper, unsigned kMask>
+WINNOW_INLINE Codes field_by_half(Codes v) {
+  static_assert(kLower == kUpper, "the two parts of a unit are neighbours here");
+  return field<kLower, kMask>(v);
+}
+template <unsigned kFirst, unsigned kStep, unsigned kMask>
+WINNOW_INLINE Codes field_by_part(Codes v) {
+  constexpr int a = kFirst, b = kFirst + kStep;
+  const Ints counts = _mm256_setr_epi32(a, a, a, a, b, b, b, b);
+  return _mm256_and_si256(_mm256_srlv_epi32(v, counts), _mm256_set1_epi8(kMask));
+}
+/// Byte j of part q is kValue where bit j of the 16 bits at p + q * kStride is set, else 0.
+template <std::size_t kStride, int kValue>
+WINNOW_INLINE Codes codes_of_bits(const std::byte* p) {
+  const Ints words =
+      _mm256_setr_m128i(_mm_set1_epi16(detail::load_as<std::int16_t>(p)),
+                        _mm_set1_epi16(detail::load_as<std::int16_t>(p + kStride)));
+  const Ints bytes = _mm256_shuffle_epi8(  // the lower byte eight times, then the upper
+      words, _mm256_setr_epi64x(0, 0x0101010101010101, 0, 0x0101010101010101));
+  const Ints bits = _mm256_set1_epi64x(static_cast<std::int64_t>(0x8040201008040201ULL));
+  const Ints set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits);
+  return _mm256_and_si256(set, _mm256_set1_epi8(kValue));
+}
+WINNOW_INLINE Codes merge(Codes a, Codes b) { return _mm256_or_si256(a, b); }
+/// byte << kShift; no bit may leave its byte.
+template <unsigned kShift>
+WINNOW_INLINE Codes shift_left(Codes v) {
+  return _mm256_slli_epi16(v, kShift);
+}
+/// table[code] for codes in [0, 16).
+WINNOW_INLINE Codes look_up(const std::int8_t* table, Codes codes) {
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_part(table)), codes);
+}
+/// The four bytes at p in every lane.
+WINNOW_INLINE Codes broadcast_quad(const std::int8_t* p) {
+  std::int32_t quad = 0;
+  std::memcpy(&quad, p, sizeof quad);
+  return _mm256_set1_epi32(quad);
 }
 /// The compiler has to take `v` for changed and used.
 WINNOW_INLINE void keep(Ints& v) { asm volatile("" : "+x"(v)); }
 
-/// One step along a row: one activation block.
-struct FullStep {
-  static constexpr std::size_t kCodes = 32;
-  WINNOW_INLINE static Ints load(const std::int8_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  }
-  WINNOW_INLINE static Weights weights(const std::int8_t* p) {
-    const Ints codes = load(p);
-    return {codes, _mm256_abs_epi8(codes)};
-  }
-  WINNOW_INLINE static Activations activations(const std::int8_t* p) { return {load(p)}; }
-  /// One float per group of 16 codes, put on the lanes of the group; and one per block of 32.
-  WINNOW_INLINE static Floats group_scales(const float* p) {
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_broadcast_ss(p)),
-                                _mm_broadcast_ss(p + 1), 1);
-  }
-  WINNOW_INLINE static Floats block_scales(const float* p) { return _mm256_broadcast_ss(p); }
-};
-/// What remains when a row is no multiple of FullStep: never, here.
-using LastStep = FullStep;
-
-/// The first n <= kLanes integers as floats; then the first n / 2 floats, each on two lanes.
-WINNOW_INLINE Floats load_ints_first(const std::int32_t* p, std::size_t n) {
-  return to_floats(_mm256_maskload_epi32(p, first_lanes(n)));
+WINNOW_INLINE Ints load_ints(const std::int32_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
-WINNOW_INLINE Floats load_doubled_first(const float* p, std::size_t n) {
-  const Floats v = load_first(p, n / 2);
-  return _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+WINNOW_INLINE Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+WINNOW_INLINE Ints broadcast(std::int32_t v) { return _mm256_set1_epi32(v); }
+
+// --- four rows at a time: lane 4 q + e belongs to part q of row e ---------------------------------
+
+/// The sums of the four lanes of each part.
+WINNOW_INLINE Ints sum_parts(const Ints (&rows)[4]) {
+  const Ints a = _mm256_add_epi32(_mm256_unpacklo_epi32(rows[0], rows[1]),
+                                  _mm256_unpackhi_epi32(rows[0], rows[1]));
+  const Ints b = _mm256_add_epi32(_mm256_unpacklo_epi32(rows[2], rows[3]),
+                                  _mm256_unpackhi_epi32(rows[2], rows[3]));
+  return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+/// The four rows' totals: part 0 + part 1.
+WINNOW_INLINE __m128 add_parts(Floats v) {
+  return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+/// Adds totals of parts in the same order; one vector of rows per part.
+WINNOW_INLINE Floats add_parts(const Floats (&parts)[kParts]) { return add(parts[0], parts[1]); }
+/// Four floats, of which the first n are written.
+WINNOW_INLINE void store_four(float* p, __m128 v, std::size_t n) {
+  const __m256i lanes = first_lanes(n);
+  _mm_maskstore_ps(p, _mm256_castsi256_si128(lanes), v);
+}
+/// Two floats from each row.
+WINNOW_INLINE Floats floats_of_rows(const float* const (&rows)[4]) {
+  __m128 two[4];
+  for (std::size_t e = 0; e < 4; ++e) two[e] = _mm_castsi128_ps(_mm_loadu_si64(rows[e]));
+  const __m128 a = _mm_unpacklo_ps(two[0], two[1]);
+  const __m128 b = _mm_unpacklo_ps(two[2], two[3]);
+  return _mm256_setr_m128(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+}
+/// f16 at rows[e] + offset + q * kStride.
+template <std::size_t kStride>
+WINNOW_INLINE Floats halves_of_blocks(const std::byte* const (&rows)[4], std::size_t offset) {
+  return _mm256_cvtph_ps(x86::make_bytes16(detail::four_halves(rows, offset),
+                                           detail::four_halves(rows, offset + kStride)));
+}
+/// f16 at rows[e] + offset, the same in all parts.
+WINNOW_INLINE Floats halves_of_rows(const std::byte* const (&rows)[4], std::size_t offset) {
+  const std::uint64_t four = detail::four_halves(rows, offset);
+  return _mm256_cvtph_ps(x86::make_bytes16(four, four));
+}
+/// The byte at rows[e] + q * kStride.
+template <std::size_t kStride>
+WINNOW_INLINE Ints bytes_of_blocks(const std::byte* const (&rows)[4]) {
+  const std::uint64_t eight = detail::four_bytes(rows, 0) |
+                              std::uint64_t{detail::four_bytes(rows, kStride)} << 32;
+  return _mm256_cvtepu8_epi32(x86::make_bytes16(eight, 0));
+}
+/// 2^(exponent - 128) for exponents in [0, 255]; the lowest two are subnormal.
+WINNOW_INLINE Floats powers_of_two(Ints exponents) {
+  const Ints normal = _mm256_slli_epi32(_mm256_sub_epi32(exponents, _mm256_set1_epi32(1)), 23);
+  const Ints subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), exponents);
+  const Ints small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, subnormal, small));
+}
+
+using x86::Bytes16;
+using x86::interleave_rows;
+using x86::load_bytes16;
+using x86::make_bytes16;
+using x86::nibbles;
+using x86::spread_bits;
+
+/// Signed bytes as floats: part q gets the four rows' bytes of group kGroups[q]. `quads[k]` holds
+/// groups 4 k to 4 k + 3 (see interleave_rows). Both groups are in one quad.
+template <std::size_t kG0, std::size_t kG1>
+WINNOW_INLINE Floats floats_of_groups(const Bytes16 (&quads)[4]) {
+  static_assert(kG0 / 4 == kG1 / 4);
+  const __m128i bytes = _mm_shuffle_epi32(quads[kG0 / 4], kG0 % 4 | kG1 % 4 << 2);
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+
+// --- eight rows at a time ------------------------------------------------------------------------
+
+/// Part q of parts[g] becomes part g of parts[q].
+WINNOW_INLINE void transpose_parts(Codes (&parts)[2]) {
+  const Codes first = _mm256_permute2x128_si256(parts[0], parts[1], 0x20);
+  parts[1] = _mm256_permute2x128_si256(parts[0], parts[1], 0x31);
+  parts[0] = first;
+}
+/// From one vector per row to one vector per quad of codes: lane r of rows[d] becomes quad d of
+/// row r.
+WINNOW_INLINE void transpose_quads(Codes (&rows)[kLanes]) {
+  Codes t[8];
+  for (std::size_t i = 0; i < 8; i += 4) {
+    const Codes a = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+    const Codes b = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
+    const Codes c = _mm256_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+    const Codes d = _mm256_unpackhi_epi32(rows[i + 2], rows[i + 3]);
+    t[i] = _mm256_unpacklo_epi64(a, c);
+    t[i + 1] = _mm256_unpackhi_epi64(a, c);
+    t[i + 2] = _mm256_unpacklo_epi64(b, d);
+    t[i + 3] = _mm256_unpackhi_epi64(b, d);
+  }
+  // t[4 g + j], part q: quad 4 q + j of rows 4 g to 4 g + 3.
+  for (std::size_t j = 0; j < 4; ++j) {
+    Codes parts[2] = {t[j], t[4 + j]};
+    transpose_parts(parts);
+    rows[j] = parts[0];
+    rows[4 + j] = parts[1];
+  }
+}
+/// From one vector per four rows to one vector per part: part q of groups[g] becomes part g of
+/// groups[q].
+WINNOW_INLINE void transpose_parts(Floats (&groups)[kParts]) {
+  Codes parts[2] = {_mm256_castps_si256(groups[0]), _mm256_castps_si256(groups[1])};
+  transpose_parts(parts);
+  for (std::size_t g = 0; g < 2; ++g) groups[g] = _mm256_castsi256_ps(parts[g]);
 }
 
 }  // namespace winnow::kernels::avx2

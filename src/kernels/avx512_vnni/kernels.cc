@@ -20,7 +20,6 @@ namespace winnow::kernels::avx512_vnni {
 #include "kernels/detail/attention.inl"
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
-#include "kernels/detail/matmul_codes.inl"
 #include "kernels/detail/matmul_floats.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/vectors.inl"

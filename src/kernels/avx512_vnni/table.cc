@@ -11,10 +11,13 @@ namespace winnow::kernels::avx512_vnni {
 #include "kernels/avx512_vnni/table.def"
 #undef KERNEL
 
+void add_matmuls(Kernels& table);
+
 void improve(Kernels& table) {
 #define KERNEL(name) table.name = name;
 #include "kernels/avx512_vnni/table.def"
 #undef KERNEL
+  add_matmuls(table);
 }
 
 }  // namespace winnow::kernels::avx512_vnni

@@ -17,8 +17,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
+#include "kernels/detail/row_fields.h"
 #include "kernels/detail/target.h"
+#include "kernels/detail/x86_bytes.h"
 
 #define WINNOW_TARGET_AVX512_VNNI "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2"
 
@@ -29,9 +32,14 @@ using Floats = __m512;
 using Ints = __m512i;
 inline constexpr std::size_t kLanes = 16;
 
-// Rows and tokens multiplied together: 4 x 4 sums and what feeds them fit 32 registers.
+// Rows and tokens of f32 multiplied together: 4 x 4 sums and what feeds them fit 32 registers.
 inline constexpr std::size_t kTileRows = 4;
 inline constexpr std::size_t kTileTokens = 4;
+
+// Rows (in vectors) and tokens of codes multiplied together: 2 x 6 sums, as many dot products.
+inline constexpr std::size_t kPanelVectors = 3;
+inline constexpr std::size_t kPanelTile = 4;
+inline constexpr std::size_t kPanelTokens = 12;
 
 // --- loads and stores; *_first touch n <= kLanes elements, and other lanes are zero ------------
 
@@ -95,29 +103,87 @@ WINNOW_INLINE void store_codes(std::int8_t* p, Ints v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
 }
 
+// --- codes: four parts of 16 bytes ---------------------------------------------------------------
+
+using Codes = __m512i;
+inline constexpr std::size_t kParts = 4;
+
+WINNOW_INLINE __m128i load_part(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
+}
+WINNOW_INLINE Codes load_codes(const void* p) { return _mm512_loadu_si512(p); }
+WINNOW_INLINE void store_codes_whole(void* p, Codes v) { _mm512_storeu_si512(p, v); }
+WINNOW_INLINE Codes zero_codes() { return _mm512_setzero_si512(); }
+/// Part q is the 16 bytes at p + q * kStride.
+template <std::size_t kStride>
+WINNOW_INLINE Codes load_parts(const std::byte* p) {
+  if constexpr (kStride == 16) return load_codes(p);
+  Codes v = _mm512_castsi128_si512(load_part(p));
+  v = _mm512_inserti32x4(v, load_part(p + kStride), 1);
+  v = _mm512_inserti32x4(v, load_part(p + 2 * kStride), 2);
+  return _mm512_inserti32x4(v, load_part(p + 3 * kStride), 3);
+}
+/// Parts alternate between the 16 bytes at p and those after them. Every part gets the first when
+/// an ISA has one part, so `p` has to begin at that part.
+WINNOW_INLINE Codes load_pairs(const std::byte* p) {
+  return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+/// All parts are the 16 bytes at p.
+WINNOW_INLINE Codes load_repeated(const std::byte* p) {
+  return _mm512_broadcast_i32x4(load_part(p));
+}
+/// (byte >> shift) & mask in every byte; the shift may differ between halves or parts.
+template <unsigned kShift, unsigned kMask>
+WINNOW_INLINE Codes field(Codes v) {
+  return _mm512_and_si512(_mm512_srli_epi16(v, kShift), _mm512_set1_epi8(kMask));
+}
+template <unsigned kLower, unsigned kUpper, unsigned kMask>
+WINNOW_INLINE Codes field_by_half(Codes v) {
+  const Ints counts = _mm512_inserti64x4(_mm512_set1_epi32(kLower), _mm256_set1_epi32(kUpper), 1);
+  return _mm512_and_si512(_mm512_srlv_epi32(v, counts), _mm512_set1_epi8(kMask));
+}
+template <unsigned kFirst, unsigned kStep, unsigned kMask>
+WINNOW_INLINE Codes field_by_part(Codes v) {
+  constexpr int a = kFirst, b = kFirst + kStep, c = kFirst + 2 * kStep, d = kFirst + 3 * kStep;
+  const Ints counts = _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
+  return _mm512_and_si512(_mm512_srlv_epi32(v, counts), _mm512_set1_epi8(kMask));
+}
+/// Byte j of part q is kValue where bit j of the 16 bits at p + q * kStride is set, else 0.
+template <std::size_t kStride, int kValue>
+WINNOW_INLINE Codes codes_of_bits(const std::byte* p) {
+  std::uint64_t bits = 0;
+  for (std::size_t q = 0; q < kParts; ++q) {
+    std::uint16_t part = 0;
+    std::memcpy(&part, p + q * kStride, sizeof part);
+    bits |= std::uint64_t{part} << (16 * q);
+  }
+  return _mm512_maskz_set1_epi8(bits, kValue);
+}
+WINNOW_INLINE Codes merge(Codes a, Codes b) { return _mm512_or_si512(a, b); }
+/// byte << kShift; no bit may leave its byte.
+template <unsigned kShift>
+WINNOW_INLINE Codes shift_left(Codes v) {
+  return _mm512_slli_epi16(v, kShift);
+}
+/// table[code] for codes in [0, 16).
+WINNOW_INLINE Codes look_up(const std::int8_t* table, Codes codes) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_part(table)), codes);
+}
+
 // --- products of codes --------------------------------------------------------------------------
 
-/// The instruction multiplies unsigned by signed bytes, so activations are raised by 128, and
-/// lane l of a sum begins at -128 times the sum of its four weights, found once for all tokens.
-struct Weights {
-  Ints codes;
-  Ints correction;
-};
-struct Activations {
-  Ints raised_codes;
-};
-
-/// Lane l holds the exact integer sum of the products of codes 4 l to 4 l + 3.
-WINNOW_INLINE Ints dot_codes(const Weights& w, const Activations& x) {
-  return _mm512_dpbusd_epi32(w.correction, x.raised_codes, w.codes);
+/// sum + products of codes 4 l to 4 l + 3 in lane l; weights in [0, 127].
+WINNOW_INLINE Ints add_dot_small(Ints sum, Codes w, Codes x) {
+  return _mm512_dpbusd_epi32(sum, w, x);
 }
-WINNOW_INLINE Weights prepare_weights(Ints codes) {
-  const Ints raise = _mm512_set1_epi8(static_cast<char>(0x80));
-  const Ints excess = _mm512_dpbusd_epi32(zero_ints(), raise, codes);
-  return {codes, _mm512_sub_epi32(zero_ints(), excess)};
+/// The same for raised weights: what `raise_signed` makes of codes in [-128, 127]. The instruction
+/// multiplies unsigned by signed bytes, so that every product is too large by kSignedRaise * x.
+inline constexpr std::int32_t kSignedRaise = 128;
+WINNOW_INLINE Codes raise_signed(Codes w) {
+  return _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80)));
 }
-WINNOW_INLINE Activations prepare_activations(Ints codes) {
-  return {_mm512_xor_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80)))};
+WINNOW_INLINE Ints add_dot_raised(Ints sum, Codes w, Codes x) {
+  return _mm512_dpbusd_epi32(sum, w, x);
 }
 
 /// 4 products to a lane: sum + unsigned x times signed w.
@@ -126,51 +192,142 @@ WINNOW_INLINE Ints add_dot_u8i8(Ints sum, Ints x, Ints w) { return _mm512_dpbusd
 /// The compiler has to take `v` for changed and used.
 WINNOW_INLINE void keep(Ints& v) { asm volatile("" : "+v"(v)); }
 
-/// One step along a row: two activation blocks.
-struct FullStep {
-  static constexpr std::size_t kCodes = 64;
-  WINNOW_INLINE static Weights weights(const std::int8_t* p) {
-    return prepare_weights(_mm512_loadu_si512(p));
-  }
-  WINNOW_INLINE static Activations activations(const std::int8_t* p) {
-    return prepare_activations(_mm512_loadu_si512(p));
-  }
-  /// One float per group of 16 codes, put on the lanes of the group; and one per block of 32.
-  WINNOW_INLINE static Floats group_scales(const float* p) {
-    const Ints lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(_mm_loadu_ps(p)));
-  }
-  WINNOW_INLINE static Floats block_scales(const float* p) {
-    return _mm512_mask_broadcastss_ps(broadcast(p[0]), 0xff00, _mm_load_ss(p + 1));
-  }
-};
-
-/// The block that remains when a row is no multiple of FullStep. Lanes without codes give 0.
-struct LastStep {
-  static constexpr std::size_t kCodes = 32;
-  WINNOW_INLINE static Ints load(const std::int8_t* p) {
-    return _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  WINNOW_INLINE static Weights weights(const std::int8_t* p) { return prepare_weights(load(p)); }
-  WINNOW_INLINE static Activations activations(const std::int8_t* p) {
-    return prepare_activations(load(p));
-  }
-  WINNOW_INLINE static Floats group_scales(const float* p) {
-    return _mm512_mask_broadcastss_ps(_mm512_maskz_broadcastss_ps(0x000f, _mm_load_ss(p)), 0x00f0,
-                                      _mm_load_ss(p + 1));
-  }
-  WINNOW_INLINE static Floats block_scales(const float* p) {
-    return _mm512_maskz_broadcastss_ps(0x00ff, _mm_load_ss(p));
-  }
-};
-
-/// The first n <= kLanes integers as floats; then the first n / 2 floats, each on two lanes.
-WINNOW_INLINE Floats load_ints_first(const std::int32_t* p, std::size_t n) {
-  return to_floats(_mm512_maskz_loadu_epi32(first_lanes(n), p));
+WINNOW_INLINE Ints load_ints(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+WINNOW_INLINE Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+WINNOW_INLINE Ints broadcast(std::int32_t v) { return _mm512_set1_epi32(v); }
+/// The four bytes at p in every lane.
+WINNOW_INLINE Codes broadcast_quad(const std::int8_t* p) {
+  std::int32_t quad = 0;
+  std::memcpy(&quad, p, sizeof quad);
+  return _mm512_set1_epi32(quad);
 }
-WINNOW_INLINE Floats load_doubled_first(const float* p, std::size_t n) {
-  const Ints lanes = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  return _mm512_permutexvar_ps(lanes, load_first(p, n / 2));
+
+// --- four rows at a time: lane 4 q + e belongs to part q of row e ---------------------------------
+
+/// The sums of the four lanes of each part.
+WINNOW_INLINE Ints sum_parts(const Ints (&rows)[4]) {
+  const Ints a = _mm512_add_epi32(_mm512_unpacklo_epi32(rows[0], rows[1]),
+                                  _mm512_unpackhi_epi32(rows[0], rows[1]));
+  const Ints b = _mm512_add_epi32(_mm512_unpacklo_epi32(rows[2], rows[3]),
+                                  _mm512_unpackhi_epi32(rows[2], rows[3]));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+/// The four rows' totals: (part 0 + part 2) + (part 1 + part 3).
+WINNOW_INLINE __m128 add_parts(Floats v) {
+  const __m256 pairs = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+/// Adds totals of parts in the same order; one vector of rows per part.
+WINNOW_INLINE Floats add_parts(const Floats (&parts)[kParts]) {
+  return add(add(parts[0], parts[2]), add(parts[1], parts[3]));
+}
+/// Four floats, of which the first n are written.
+WINNOW_INLINE void store_four(float* p, __m128 v, std::size_t n) {
+  _mm_mask_storeu_ps(p, static_cast<__mmask8>((1U << n) - 1U), v);
+}
+/// Four floats from each row.
+WINNOW_INLINE Floats floats_of_rows(const float* const (&rows)[4]) {
+  __m128 a = _mm_loadu_ps(rows[0]);
+  __m128 b = _mm_loadu_ps(rows[1]);
+  __m128 c = _mm_loadu_ps(rows[2]);
+  __m128 d = _mm_loadu_ps(rows[3]);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1);
+  return _mm512_insertf32x8(_mm512_castps256_ps512(low),
+                            _mm256_insertf128_ps(_mm256_castps128_ps256(c), d, 1), 1);
+}
+/// f16 at rows[e] + offset + q * kStride.
+template <std::size_t kStride>
+WINNOW_INLINE Floats halves_of_blocks(const std::byte* const (&rows)[4], std::size_t offset) {
+  __m128i parts[kParts];
+  for (std::size_t q = 0; q < kParts; ++q) {
+    parts[q] = _mm_cvtsi64_si128(static_cast<std::int64_t>(detail::four_halves(rows, offset + q * kStride)));
+  }
+  const __m128i low = _mm_unpacklo_epi64(parts[0], parts[1]);
+  return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                                 _mm_unpacklo_epi64(parts[2], parts[3]), 1));
+}
+/// f16 at rows[e] + offset, the same in all parts.
+WINNOW_INLINE Floats halves_of_rows(const std::byte* const (&rows)[4], std::size_t offset) {
+  const auto four = static_cast<std::int64_t>(detail::four_halves(rows, offset));
+  return _mm512_broadcast_f32x4(_mm_cvtph_ps(_mm_cvtsi64_si128(four)));
+}
+/// The byte at rows[e] + q * kStride.
+template <std::size_t kStride>
+WINNOW_INLINE Ints bytes_of_blocks(const std::byte* const (&rows)[4]) {
+  std::uint32_t parts[kParts];
+  for (std::size_t q = 0; q < kParts; ++q) parts[q] = detail::four_bytes(rows, q * kStride);
+  return _mm512_cvtepu8_epi32(load_part(parts));
+}
+/// 2^(exponent - 128) for exponents in [0, 255]; the lowest two are subnormal.
+WINNOW_INLINE Floats powers_of_two(Ints exponents) {
+  const Ints normal = _mm512_slli_epi32(_mm512_sub_epi32(exponents, _mm512_set1_epi32(1)), 23);
+  const Ints subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), exponents);
+  const __mmask16 small = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_blend_epi32(small, normal, subnormal));
+}
+
+using x86::Bytes16;
+using x86::interleave_rows;
+using x86::load_bytes16;
+using x86::make_bytes16;
+using x86::nibbles;
+using x86::spread_bits;
+
+/// Signed bytes as floats: part q gets the four rows' bytes of group kGroups[q]. `quads[k]` holds
+/// groups 4 k to 4 k + 3 (see interleave_rows). The first two groups share a quad, and so do the
+/// last two.
+template <std::size_t kG0, std::size_t kG1, std::size_t kG2, std::size_t kG3>
+WINNOW_INLINE Floats floats_of_groups(const Bytes16 (&quads)[4]) {
+  static_assert(kG0 / 4 == kG1 / 4 && kG2 / 4 == kG3 / 4);
+  constexpr int kOrder = kG0 % 4 | kG1 % 4 << 2 | kG2 % 4 << 4 | kG3 % 4 << 6;
+  const __m128 a = _mm_castsi128_ps(quads[kG0 / 4]);
+  const __m128 b = _mm_castsi128_ps(quads[kG2 / 4]);
+  const __m128i bytes = _mm_castps_si128(_mm_shuffle_ps(a, b, kOrder));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+
+// --- sixteen rows at a time ----------------------------------------------------------------------
+
+/// Part q of parts[g] becomes part g of parts[q].
+WINNOW_INLINE void transpose_parts(Codes (&parts)[4]) {
+  const Codes a = _mm512_shuffle_i32x4(parts[0], parts[1], 0x44);
+  const Codes b = _mm512_shuffle_i32x4(parts[0], parts[1], 0xee);
+  const Codes c = _mm512_shuffle_i32x4(parts[2], parts[3], 0x44);
+  const Codes d = _mm512_shuffle_i32x4(parts[2], parts[3], 0xee);
+  parts[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+  parts[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
+  parts[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+  parts[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+}
+/// From one vector per row to one vector per quad of codes: lane r of rows[d] becomes quad d of
+/// row r.
+WINNOW_INLINE void transpose_quads(Codes (&rows)[kLanes]) {
+  Codes t[16];
+  for (std::size_t i = 0; i < 16; i += 4) {
+    const Codes a = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    const Codes b = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    const Codes c = _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+    const Codes d = _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c);
+    t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d);
+    t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  // t[4 g + j], part q: quad 4 q + j of rows 4 g to 4 g + 3.
+  for (std::size_t j = 0; j < 4; ++j) {
+    Codes parts[4] = {t[j], t[4 + j], t[8 + j], t[12 + j]};
+    transpose_parts(parts);
+    for (std::size_t q = 0; q < 4; ++q) rows[4 * q + j] = parts[q];
+  }
+}
+/// From one vector per four rows to one vector per part: part q of groups[g] becomes part g of
+/// groups[q].
+WINNOW_INLINE void transpose_parts(Floats (&groups)[kParts]) {
+  Codes parts[4];
+  for (std::size_t g = 0; g < 4; ++g) parts[g] = _mm512_castps_si512(groups[g]);
+  transpose_parts(parts);
+  for (std::size_t g = 0; g < 4; ++g) groups[g] = _mm512_castsi512_ps(parts[g]);
 }
 
 }  // namespace winnow::kernels::avx512_vnni

@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Products with few tokens. Four rows are read side by side: the four partial sums of each part are
+// then reduced to one vector with nine additions and shuffles, where every lane is (part, row).
+
+/// Tokens in the decoder's order, each value beside its vector of codes so that the loop over units
+/// only loads. Points into scratch memory.
+struct OrderedTokens {
+  std::int8_t* codes;    ///< [units][unit vectors][part][16]
+  float* scales;         ///< [units][part][4 times the same]
+  std::int32_t* excess;  ///< [units][part][4 times the same]: what the dot product has too much
+  float* sums;           ///< [units][part][4 times the same]: sums of codes, for offsets
+};
+
+template <class D>
+struct OrderedLayout {
+  explicit OrderedLayout(std::size_t units)
+      : codes(units * D::kUnitVectors * kParts * 16), lanes(units * kLanes * sizeof(float)) {}
+  std::size_t token_bytes() const {
+    return codes + lanes * (1 + (kExcess<D> != 0 ? 1 : 0) + (D::kHasOffsets ? 1 : 0));
+  }
+  OrderedTokens token(std::byte* area, std::size_t t) const {
+    std::byte* p = area + t * token_bytes();
+    std::byte* excess = p + codes + lanes;
+    std::byte* sums = excess + (kExcess<D> != 0 ? lanes : 0);
+    return {reinterpret_cast<std::int8_t*>(p), reinterpret_cast<float*>(p + codes),
+            reinterpret_cast<std::int32_t*>(excess), reinterpret_cast<float*>(sums)};
+  }
+  std::size_t codes;
+  std::size_t lanes;
+};
+
+template <class D>
+void order_token(const QuantizedActivations& x, std::size_t t, const Steps<D>& steps,
+                 const OrderedTokens& out) {
+  constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
+  const std::int8_t* codes = x.codes + t * x.cols;
+  const float* scales = x.scales + t * (x.cols / kActivationBlock);
+  const std::int32_t* sums = x.sums + t * (x.cols / kActivationSumGroup);
+  for (std::size_t unit = 0; unit < steps.units(); ++unit) {
+    const std::size_t step = unit / D::kUnits * D::kGroups;
+    for (std::size_t q = 0; q < kParts; ++q) {
+      const std::size_t g = step + D::group(unit % D::kUnits, q);
+      const bool inside = g < steps.groups;
+      std::int32_t sum = 0;
+      for (std::size_t h = 0; h < D::kUnitVectors; ++h) {
+        std::int8_t* to = out.codes + ((unit * D::kUnitVectors + h) * kParts + q) * kGroup;
+        if (inside) {
+          std::memcpy(to, codes + (g + h) * kGroup, kGroup);
+          sum += sums[g + h];
+        } else {
+          std::memset(to, 0, kGroup);
+        }
+      }
+      const std::size_t lane = unit * kLanes + 4 * q;
+      std::fill_n(out.scales + lane, 4, inside ? scales[g / 2] : 0.0F);
+      if constexpr (kExcess<D> != 0) {
+        std::fill_n(out.excess + lane, 4, kExcess<D> * sum);
+      }
+      if constexpr (D::kHasOffsets) {
+        std::fill_n(out.sums + lane, 4, static_cast<float>(sum));
+      }
+    }
+  }
+}
+
+template <class D, std::size_t kTokens>
+struct DirectTile {
+  OrderedTokens tokens[kTokens];
+  Floats sums[kTokens];
+};
+
+template <class D, std::size_t kTokens, std::size_t kUnit>
+WINNOW_INLINE void add_unit(const typename D::Cursor (&rows)[4], Floats scale, Floats offset,
+                            std::size_t unit, DirectTile<D, kTokens>& tile) {
+  Codes weights[4][D::kUnitVectors];
+  for (std::size_t e = 0; e < 4; ++e) {
+    D::template codes<kUnit>(rows[e], weights[e]);
+    for (Codes& vector : weights[e]) vector = ready<D>(vector);
+  }
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    const OrderedTokens& x = tile.tokens[t];
+    Ints sums[4] = {zero_ints(), zero_ints(), zero_ints(), zero_ints()};
+    for (std::size_t h = 0; h < D::kUnitVectors; ++h) {
+      const Codes codes = load_codes(x.codes + (unit * D::kUnitVectors + h) * kParts * 16);
+      for (std::size_t e = 0; e < 4; ++e) sums[e] = add_dot<D>(sums[e], weights[e][h], codes);
+    }
+    Ints dots = sum_parts(sums);
+    if constexpr (kExcess<D> != 0) dots = sub(dots, load_ints(x.excess + unit * kLanes));
+    Floats term = mul(to_floats(dots), scale);
+    if constexpr (D::kHasOffsets) term = fnma(offset, load(x.sums + unit * kLanes), term);
+    tile.sums[t] = fma(term, load(x.scales + unit * kLanes), tile.sums[t]);
+  }
+}
+
+template <class D, std::size_t kTokens, std::size_t... kUnit>
+WINNOW_INLINE void add_units(const typename D::Cursor (&rows)[4], std::size_t first_unit,
+                             DirectTile<D, kTokens>& tile, std::index_sequence<kUnit...>) {
+  Floats scales[D::kUnits];
+  Floats offsets[D::kUnits] = {};
+  D::scales(rows, scales, offsets);
+  (add_unit<D, kTokens, kUnit>(rows, scales[kUnit], offsets[kUnit], first_unit + kUnit, tile), ...);
+}
+
+/// Four rows of y for kTokens tokens; rows beyond `count` repeat the last and are not written.
+template <class D, std::size_t kTokens>
+void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_bytes,
+                        const Steps<D>& steps, const OrderedTokens* tokens, std::size_t count,
+                        tensor::MatrixView<float> y, std::size_t row) {
+  DirectTile<D, kTokens> tile;
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    tile.tokens[t] = tokens[t];
+    tile.sums[t] = broadcast(0.0F);
+  }
+  constexpr auto kUnits = std::make_index_sequence<D::kUnits>{};
+  typename D::Cursor at[4];
+  for (std::size_t step = 0; step < steps.whole; ++step) {
+    for (std::size_t e = 0; e < 4; ++e) {
+      at[e] = D::at(rows[e], step);
+      if constexpr (kTokens == 1) D::prefetch(at[e], 4 * row_bytes);
+    }
+    add_units<D, kTokens>(at, step * D::kUnits, tile, kUnits);
+  }
+  if (steps.whole != steps.all) {
+    std::byte room[4][D::kStepBytes];
+    const std::size_t rest = row_bytes - steps.whole * D::kStepBytes;
+    for (std::size_t e = 0; e < 4; ++e) at[e] = D::pad(D::at(rows[e], steps.whole), rest, room[e]);
+    add_units<D, kTokens>(at, steps.whole * D::kUnits, tile, kUnits);
+  }
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    store_four(y.data + t * y.row_stride + row, add_parts(tile.sums[t]), count);
+  }
+}
+
+template <class D, std::size_t kTokens>
+void multiply_tokens(const typename D::Cursor (&rows)[4], std::size_t row_bytes,
+                     const Steps<D>& steps, const OrderedTokens* tokens, std::size_t first,
+                     std::size_t count, tensor::MatrixView<float> y, std::size_t row) {
+  multiply_four_rows<D, kTokens>(rows, row_bytes, steps, tokens + first, count,
+                                 y.rows_from(first, kTokens), row);
+}
+
+/// Scratch: unpacked rows (where the decoder needs them), then the tokens in order.
+template <class D>
+void multiply_direct(const quant::PackedMatrix& w, std::size_t first_row, std::size_t end_row,
+                     const QuantizedActivations& x, tensor::MatrixView<float> y,
+                     std::byte* scratch) {
+  const Steps<D> steps(w.cols);
+  const OrderedLayout<D> layout(steps.units());
+  OrderedTokens tokens[kPanelTokens];
+  for (std::size_t t = 0; t < x.tokens; ++t) {
+    tokens[t] = layout.token(detail::after_integer_rows(scratch, w.cols), t);
+    order_token<D>(x, t, steps, tokens[t]);
+  }
+  const std::size_t row_bytes = w.row_bytes();
+  for (std::size_t row = first_row; row < end_row; row += 4) {
+    const std::size_t count = end_row - row < 4 ? end_row - row : 4;
+    typename D::Cursor rows[4] = {};
+    for (std::size_t e = 0; e < 4; ++e) {
+      rows[e] = e < count ? D::open(w, row + e, scratch, e) : rows[count - 1];
+    }
+    std::size_t t = 0;
+    for (; t + 4 <= x.tokens; t += 4) {
+      multiply_tokens<D, 4>(rows, row_bytes, steps, tokens, t, count, y, row);
+    }
+    if (x.tokens - t >= 2) {
+      multiply_tokens<D, 2>(rows, row_bytes, steps, tokens, t, count, y, row);
+      t += 2;
+    }
+    if (t < x.tokens) multiply_tokens<D, 1>(rows, row_bytes, steps, tokens, t, count, y, row);
+  }
+}

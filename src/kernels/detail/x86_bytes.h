@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Words on 16 bytes that all x86 vocabularies with AVX2 share: the small integer scales of
+// super-blocks.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/detail/target.h"
+
+WINNOW_BEGIN_TARGET("avx2,fma,f16c,bmi2")
+namespace winnow::kernels::x86 {
+
+using Bytes16 = __m128i;
+
+WINNOW_INLINE Bytes16 load_bytes16(const std::byte* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+WINNOW_INLINE Bytes16 make_bytes16(std::uint64_t low, std::uint64_t high) {
+  return _mm_set_epi64x(static_cast<std::int64_t>(high), static_cast<std::int64_t>(low));
+}
+/// (byte >> shift) & 15 in every byte.
+template <unsigned kShift>
+WINNOW_INLINE Bytes16 nibbles(Bytes16 v) {
+  return _mm_and_si128(_mm_srli_epi16(v, kShift), _mm_set1_epi8(15));
+}
+/// From one row's 16 bytes per register to four groups per register: byte 4 i + e of quads[k] is
+/// byte 4 k + i of rows[e].
+WINNOW_INLINE void interleave_rows(const Bytes16 (&rows)[4], Bytes16 (&quads)[4]) {
+  const Bytes16 a = _mm_unpacklo_epi8(rows[0], rows[1]);
+  const Bytes16 b = _mm_unpacklo_epi8(rows[2], rows[3]);
+  const Bytes16 c = _mm_unpackhi_epi8(rows[0], rows[1]);
+  const Bytes16 d = _mm_unpackhi_epi8(rows[2], rows[3]);
+  quads[0] = _mm_unpacklo_epi16(a, b);
+  quads[1] = _mm_unpackhi_epi16(a, b);
+  quads[2] = _mm_unpacklo_epi16(c, d);
+  quads[3] = _mm_unpackhi_epi16(c, d);
+}
+/// The low bits of `bits` at the set bits of `places`, in order.
+WINNOW_INLINE std::uint64_t spread_bits(std::uint64_t bits, std::uint64_t places) {
+  return _pdep_u64(bits, places);
+}
+
+}  // namespace winnow::kernels::x86
+WINNOW_END_TARGET
