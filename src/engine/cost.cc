@@ -20,7 +20,9 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
     for (std::uint32_t part = 0; part < parts; ++part) {
       bytes += checkpoint.at(role, layer, ExpertId{part}).bytes().value;
     }
-    cost.weight_bytes += used * static_cast<double>(bytes) / static_cast<double>(parts);
+    const double touched = used * static_cast<double>(bytes) / static_cast<double>(parts);
+    cost.weight_bytes += touched;
+    if (traits.per_expert) cost.expert_bytes += touched;
     const model::TensorRef one = checkpoint.at(role, layer);
     if (traits.is_matrix || role == Role::kRouter) {
       cost.multiply_adds += static_cast<std::uint64_t>(used) * one.rows * one.cols;
@@ -29,6 +31,7 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
   const model::TensorRef embedding = checkpoint.at(Role::kTokenEmbedding);
   const model::TensorRef output =
       spec.tie_word_embeddings ? embedding : checkpoint.at(Role::kOutput);
+  cost.embedding_row_bytes = embedding.row_bytes();
   cost.weight_bytes +=
       static_cast<double>(embedding.row_bytes()) + static_cast<double>(output.bytes().value);
   cost.output_multiply_adds = std::uint64_t{output.rows} * output.cols;

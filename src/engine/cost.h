@@ -17,6 +17,9 @@ struct TokenCost {
   /// Weight bytes that decoding one token touches: one row of the embedding, all dense tensors,
   /// top_k experts of each layer (of the layer's mean size), the output matrix.
   double weight_bytes = 0;
+  /// The part of `weight_bytes` that is experts, and the part that is the row of the embedding.
+  double expert_bytes = 0;
+  std::uint64_t embedding_row_bytes = 0;
   /// Bytes of keys and values for one earlier position, all layers.
   std::uint64_t kv_bytes_per_position = 0;
   /// Multiply-adds of weight matrices without the output matrix; attention scores not counted.
@@ -27,6 +30,14 @@ struct TokenCost {
   /// Bytes of weights, keys and values for a token at this position.
   double decode_bytes(double position) const {
     return weight_bytes + position * static_cast<double>(kv_bytes_per_position);
+  }
+  /// Bytes of a step that decodes one token of each of several sequences at this position, whose
+  /// experts, each counted once, take `chosen_expert_bytes`. Dense weights are read once.
+  double step_bytes(std::size_t sequences, double chosen_expert_bytes, double position) const {
+    const auto count = static_cast<double>(sequences);
+    return weight_bytes - expert_bytes + chosen_expert_bytes +
+           (count - 1) * static_cast<double>(embedding_row_bytes) +
+           count * position * static_cast<double>(kv_bytes_per_position);
   }
   /// Multiply-adds per token of a prompt, whose last token alone needs the output matrix.
   double prefill_multiply_adds(std::size_t prompt_tokens) const {

@@ -41,6 +41,15 @@ TEST(TokenCost, GrowsWithThePositionAndSharesTheOutputAmongThePrompt) {
   EXPECT_EQ(cost.prefill_multiply_adds(272), static_cast<double>(cost.multiply_adds + 32));
 }
 
+TEST(TokenCost, AStepOfSeveralSequencesReadsDenseWeightsOnce) {
+  const auto cost = token_cost(model::Checkpoint::open(model::testing::tiny_model("plain")));
+  EXPECT_EQ(cost.expert_bytes, 2.0 * 2 * 2 * kExpert);
+  EXPECT_EQ(cost.step_bytes(1, cost.expert_bytes, 10), cost.decode_bytes(10));
+  const double more = 2.0 * 7 * 32 + 7 * 10.0 * 2 * 2 * 32 * sizeof(float);  // rows, keys, values
+  EXPECT_EQ(cost.step_bytes(8, cost.expert_bytes, 10), cost.decode_bytes(10) + more);
+  EXPECT_EQ(cost.step_bytes(1, 0, 0), cost.decode_bytes(0) - cost.expert_bytes);
+}
+
 TEST(TokenCost, CountsTheOutputMatrixOfItsOwnAndDenseLayers) {
   const auto checkpoint = model::Checkpoint::open(model::testing::tiny_model("dense-first"));
   const auto& spec = checkpoint.spec();

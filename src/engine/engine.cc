@@ -63,8 +63,9 @@ class Engine::State {
 
   void embed(std::span<const SequenceInput> sequences);
   void run_layer(LayerId layer, std::span<const SequenceRows> rows, Observer* observer);
-  void normalize(std::span<const float> weight);
-  void add_to_residual();
+  /// Whether the output of the last block has yet to be added to the residual.
+  enum class Residual { kAsIs, kAddBlock };
+  void normalize(std::span<const float> weight, Residual residual_sum);
 
   Compute compute() { return {kernels, pool, scratch, overrides, profile}; }
 
@@ -86,6 +87,7 @@ class Engine::State {
 };
 
 void Engine::State::embed(std::span<const SequenceInput> sequences) {
+  const OpTimer timer(profile, Op::kEmbedding);
   const quant::PackedMatrix& embedding = weights.matrix(overrides, Role::kTokenEmbedding);
   std::size_t row = 0;
   for (const SequenceInput& sequence : sequences) {
@@ -101,33 +103,33 @@ void Engine::State::embed(std::span<const SequenceInput> sequences) {
   }
 }
 
-void Engine::State::normalize(std::span<const float> weight) {
+void Engine::State::normalize(std::span<const float> weight, Residual residual_sum) {
+  const OpTimer timer(profile, Op::kNorm);
   const std::size_t parts = std::min<std::size_t>(residual.rows(), std::size_t{pool.size()} * 4);
   pool.run(parts, [&](std::size_t part, unsigned) {
     const os::Range range = os::split(residual.rows(), parts, part);
     for (std::size_t t = range.begin; t < range.end; ++t) {
-      kernels.rms_norm(residual.row(t).data(), weight.data(), spec.rms_norm_eps,
-                       normalized.row(t).data(), weight.size());
+      float* row = residual.row(t).data();
+      if (residual_sum == Residual::kAddBlock) {
+        kernels.axpy(1.0F, block_out.row(t).data(), row, weight.size());
+      }
+      kernels.rms_norm(row, weight.data(), spec.rms_norm_eps, normalized.row(t).data(),
+                       weight.size());
     }
   });
 }
 
-void Engine::State::add_to_residual() {
-  kernels.axpy(1.0F, block_out.flat().data(), residual.flat().data(), residual.flat().size());
-}
-
 void Engine::State::run_layer(LayerId layer, std::span<const SequenceRows> rows,
                               Observer* observer) {
-  normalize(weights.vector(Role::kAttentionNorm, layer));
+  normalize(weights.vector(Role::kAttentionNorm, layer),
+            index(layer) == 0 ? Residual::kAsIs : Residual::kAddBlock);
   attention.forward(compute(), weights, layer, normalized.view(), rows, block_out.view(), observer);
-  add_to_residual();
-  normalize(weights.vector(Role::kFfnNorm, layer));
+  normalize(weights.vector(Role::kFfnNorm, layer), Residual::kAddBlock);
   if (spec.is_moe_layer(layer)) {
     moe.forward(compute(), weights, *store, layer, normalized.view(), block_out.view(), observer);
   } else {
     ffn.forward(compute(), weights, layer, normalized.view(), block_out.view(), observer);
   }
-  add_to_residual();
 }
 
 Engine::Engine(const model::Checkpoint& checkpoint, const EngineOptions& options, Log& log)
@@ -169,16 +171,14 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
     rows.push_back({sequence.cache, tokens, sequence.tokens.size()});
     tokens += sequence.tokens.size();
   }
-  if (state.residual.rows() != tokens) {
-    state.residual = tensor::Matrix<float>(tokens, state.spec.hidden_size);
-    state.normalized = tensor::Matrix<float>(tokens, state.spec.hidden_size);
-    state.block_out = tensor::Matrix<float>(tokens, state.spec.hidden_size);
+  for (auto* matrix : {&state.residual, &state.normalized, &state.block_out}) {
+    matrix->reshape(tokens, state.spec.hidden_size);
   }
   state.embed(sequences);
   for (std::uint32_t layer = 0; layer < state.spec.num_hidden_layers; ++layer) {
     state.run_layer(LayerId{layer}, rows, observer);
   }
-  state.normalize(state.weights.vector(Role::kOutputNorm));
+  state.normalize(state.weights.vector(Role::kOutputNorm), State::Residual::kAddBlock);
   require_finite(state.normalized.view());
   if (observer != nullptr) observer->on_input(Site::kOutputInput, {}, state.normalized.view());
   for (const SequenceInput& sequence : sequences) sequence.cache->advance(sequence.tokens.size());
@@ -188,6 +188,7 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
 void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out) {
   const quant::PackedMatrix& output = state_->weights.matrix(state_->overrides, Role::kOutput);
   state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
+  const OpTimer timer(state_->profile, Op::kOutput);
   multiply(state_->compute(), output, state_->output_input, {}, out);
 }
 

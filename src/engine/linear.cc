@@ -10,13 +10,15 @@
 namespace winnow::engine {
 namespace {
 
-// A part below this many rows costs more to hand out than to compute.
+// A part of fewer rows costs more to hand out than to compute; with so many parts a thread that was
+// held up by the system is made up for by the others.
 constexpr std::size_t kLeastRows = 16;
+constexpr std::size_t kPartsPerThread = 8;
 
 }  // namespace
 
 std::size_t row_parts(std::size_t rows, unsigned threads) {
-  const std::size_t wanted = threads == 1 ? 1 : std::size_t{threads} * 4;
+  const std::size_t wanted = threads == 1 ? 1 : std::size_t{threads} * kPartsPerThread;
   return std::clamp<std::size_t>(rows / kLeastRows, 1, wanted);
 }
 
@@ -25,6 +27,7 @@ void LinearInput::assign(const Compute& compute, tensor::MatrixView<const float>
   values_ = x;
   has_codes_ = with_codes;
   if (!with_codes) return;
+  const OpTimer timer(compute.profile, Op::kQuantize);
   codes_.resize(x.rows, x.cols);
   const std::size_t parts = std::min<std::size_t>(x.rows, std::size_t{compute.pool.size()} * 4);
   compute.pool.run(parts, [&](std::size_t part, unsigned) {
@@ -36,45 +39,37 @@ void LinearInput::assign(const Compute& compute, tensor::MatrixView<const float>
   });
 }
 
-void LinearInput::gather(const Compute& compute, const LinearInput& from,
-                         std::span<const std::uint32_t> tokens, bool with_values) {
-  const std::size_t cols = from.values_.cols;
-  if (gathered_.rows() < tokens.size() || gathered_.cols() != cols) {
-    gathered_ = tensor::Matrix<float>(tokens.size(), cols);
-  }
-  values_ = gathered_.view().rows_from(0, tokens.size());
-  has_codes_ = from.has_codes_;
-  const kernels::QuantizedActivations source = from.codes_.view();
-  if (has_codes_) codes_.resize(tokens.size(), cols);
-  const std::size_t blocks = cols / kernels::kActivationBlock;
-  const std::size_t groups = cols / kernels::kActivationSumGroup;
-  const std::size_t parts =
-      std::min<std::size_t>(tokens.size(), std::size_t{compute.pool.size()} * 4);
-  compute.pool.run(parts, [&](std::size_t part, unsigned) {
-    const os::Range range = os::split(tokens.size(), parts, part);
-    for (std::size_t i = range.begin; i < range.end; ++i) {
-      const std::size_t t = tokens[i];
-      if (with_values) std::copy_n(from.values_.row(t).data(), cols, gathered_.row(i).data());
-      if (!has_codes_) continue;
-      std::copy_n(source.codes + t * cols, cols, codes_.codes(i));
-      std::copy_n(source.scales + t * blocks, blocks, codes_.scales(i));
-      std::copy_n(source.sums + t * groups, groups, codes_.sums(i));
-    }
-  });
-}
-
-void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, std::size_t first_row,
-                   std::size_t end_row, const LinearInput& x, std::size_t first_token,
-                   tensor::MatrixView<float> y, unsigned worker) {
+void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Range rows,
+                   const Operand& x, tensor::MatrixView<float> y, unsigned worker) {
   std::byte* scratch = compute.scratch[worker].data();
   if (wants_codes(w)) {
-    WINNOW_DCHECK(x.has_codes());
-    compute.kernels.matmul_for(*w.codec)(w, first_row, end_row,
-                                         x.codes().slice(first_token, y.rows), y, scratch);
+    WINNOW_DCHECK(x.codes.tokens == y.rows && x.codes.cols == w.cols);
+    compute.kernels.matmul_for(*w.codec)(w, rows.begin, rows.end, x.codes, y, scratch);
   } else {
-    compute.kernels.matmul_floats(w, first_row, end_row, x.values().rows_from(first_token, y.rows),
-                                  y, scratch);
+    WINNOW_DCHECK(x.values.rows == y.rows && x.values.cols == w.cols);
+    compute.kernels.matmul_floats(w, rows.begin, rows.end, x.values, y, scratch);
   }
+}
+
+AlignedParts::AlignedParts(std::size_t total, unsigned threads) : total_(total) {
+  const std::size_t blocks = (total + kernels::kActivationBlock - 1) / kernels::kActivationBlock;
+  count_ = std::min(blocks, row_parts(total, threads));
+}
+
+os::Range AlignedParts::operator[](std::size_t part) const {
+  constexpr std::size_t kBlock = kernels::kActivationBlock;
+  const os::Range blocks = os::split((total_ + kBlock - 1) / kBlock, count_, part);
+  return {blocks.begin * kBlock, std::min(blocks.end * kBlock, total_)};
+}
+
+void quantize_columns(const Compute& compute, std::span<const float> x, std::size_t row,
+                      os::Range cols, kernels::ActivationBuffer& out) {
+  WINNOW_DCHECK(cols.begin % kernels::kActivationBlock == 0);
+  WINNOW_DCHECK(cols.size() % kernels::kActivationBlock == 0);
+  compute.kernels.quantize_activations(
+      x.data() + cols.begin, cols.size(), out.codes(row) + cols.begin,
+      out.scales(row) + cols.begin / kernels::kActivationBlock,
+      out.sums(row) + cols.begin / kernels::kActivationSumGroup);
 }
 
 void multiply(const Compute& compute, const quant::PackedMatrix& w, const LinearInput& x,

@@ -27,23 +27,33 @@ struct Compute {
   OpProfile* profile = nullptr;  ///< null unless somebody asked; see Engine::set_profile
 };
 
+/// Activations of some tokens as a matrix takes them: f32 for float codecs, codes for the others.
+/// Borrowed; the half that no matrix asks for may be empty.
+struct Operand {
+  tensor::MatrixView<const float> values;  ///< [tokens, in_features]
+  kernels::QuantizedActivations codes;     ///< of the same tokens
+
+  Operand slice(std::size_t first, std::size_t count) const {
+    return {values.data != nullptr ? values.rows_from(first, count) : values,
+            codes.codes != nullptr ? codes.slice(first, count) : codes};
+  }
+};
+
 /// Activations [tokens, in_features] with their int8 form, made only when a matrix asks for it.
 class LinearInput {
  public:
   /// Takes x as the values; int8 codes are made (in parallel over tokens) if `with_codes`.
   void assign(const Compute& compute, tensor::MatrixView<const float> x, bool with_codes);
-  /// Rows `tokens` of another input, in that order: its codes if it has them, and its f32 values
-  /// where `with_values` (without, `values()` has the shape but no contents).
-  void gather(const Compute& compute, const LinearInput& from,
-              std::span<const std::uint32_t> tokens, bool with_values);
 
   tensor::MatrixView<const float> values() const { return values_; }
   kernels::QuantizedActivations codes() const { return codes_.view(); }
   bool has_codes() const { return has_codes_; }
+  Operand operand() const {
+    return {values_, has_codes_ ? codes_.view() : kernels::QuantizedActivations{}};
+  }
 
  private:
   tensor::MatrixView<const float> values_;
-  tensor::Matrix<float> gathered_;  // backs values_ after `gather`
   kernels::ActivationBuffer codes_;
   bool has_codes_ = false;
 };
@@ -51,11 +61,17 @@ class LinearInput {
 /// True when a matrix of this codec multiplies int8 codes.
 inline bool wants_codes(const quant::PackedMatrix& w) { return !w.codec->is_float(); }
 
-/// Rows [first_row, end_row) of y = x W^T for tokens [first_token, first_token + y.rows) of x.
-/// y: [tokens, out_features]. Runs on the calling thread with worker `worker`'s scratch.
-void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, std::size_t first_row,
-                   std::size_t end_row, const LinearInput& x, std::size_t first_token,
-                   tensor::MatrixView<float> y, unsigned worker);
+/// Rows `rows` of y = x W^T. x: y.rows tokens; y: [tokens, out_features]. Runs on the calling
+/// thread with worker `worker`'s scratch.
+void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Range rows,
+                   const Operand& x, tensor::MatrixView<float> y, unsigned worker);
+/// The same for rows [first_row, end_row) and tokens [first_token, first_token + y.rows) of x.
+inline void multiply_rows(const Compute& compute, const quant::PackedMatrix& w,
+                          std::size_t first_row, std::size_t end_row, const LinearInput& x,
+                          std::size_t first_token, tensor::MatrixView<float> y, unsigned worker) {
+  multiply_rows(compute, w, {first_row, end_row}, x.operand().slice(first_token, y.rows), y,
+                worker);
+}
 
 /// y = x W^T + bias in parallel over rows; bias may be empty. y: [tokens, out_features].
 void multiply(const Compute& compute, const quant::PackedMatrix& w, const LinearInput& x,
@@ -64,5 +80,22 @@ void multiply(const Compute& compute, const quant::PackedMatrix& w, const Linear
 /// Number of parts to cut `rows` rows into: enough for the threads to balance, none too small to
 /// be worth handing out.
 std::size_t row_parts(std::size_t rows, unsigned threads);
+
+/// `total` rows cut into parts of whole kernels::kActivationBlock rows (but for the last), so that
+/// who computes a part of an activation can make its int8 form.
+class AlignedParts {
+ public:
+  AlignedParts(std::size_t total, unsigned threads);
+  std::size_t count() const { return count_; }
+  os::Range operator[](std::size_t part) const;
+
+ private:
+  std::size_t total_;
+  std::size_t count_;
+};
+
+/// Int8 form of columns `cols` (whole blocks) of row `row` of x, into the same place of `out`.
+void quantize_columns(const Compute& compute, std::span<const float> x, std::size_t row,
+                      os::Range cols, kernels::ActivationBuffer& out);
 
 }  // namespace winnow::engine

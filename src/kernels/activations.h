@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "tensor/matrix.h"
@@ -22,14 +23,29 @@ inline constexpr std::size_t kActivationSumGroup = 16;
 struct QuantizedActivations {
   std::size_t tokens = 0;
   std::size_t cols = 0;                ///< in_features, a multiple of kActivationBlock
-  const std::int8_t* codes = nullptr;  ///< [tokens, cols]
-  const float* scales = nullptr;       ///< [tokens, cols / kActivationBlock]
-  const std::int32_t* sums = nullptr;  ///< [tokens, cols / kActivationSumGroup], sums of codes
+  const std::int8_t* codes = nullptr;  ///< [rows, cols]
+  const float* scales = nullptr;       ///< [rows, cols / kActivationBlock]
+  const std::int32_t* sums = nullptr;  ///< [rows, cols / kActivationSumGroup], sums of codes
+  /// Which row each token is, [tokens]; null when token t is row t.
+  const std::uint32_t* rows = nullptr;
+
+  std::size_t row_of(std::size_t token) const { return rows == nullptr ? token : rows[token]; }
+  const std::int8_t* codes_of(std::size_t token) const { return codes + row_of(token) * cols; }
+  const float* scales_of(std::size_t token) const {
+    return scales + row_of(token) * (cols / kActivationBlock);
+  }
+  const std::int32_t* sums_of(std::size_t token) const {
+    return sums + row_of(token) * (cols / kActivationSumGroup);
+  }
 
   /// `count` tokens beginning with token `first`.
   QuantizedActivations slice(std::size_t first, std::size_t count) const {
-    return {count, cols, codes + first * cols, scales + first * (cols / kActivationBlock),
-            sums + first * (cols / kActivationSumGroup)};
+    if (rows != nullptr) return {count, cols, codes, scales, sums, rows + first};
+    return {count, cols, codes_of(first), scales_of(first), sums_of(first), nullptr};
+  }
+  /// Rows `chosen` of this, which must be without a choice itself. Borrows `chosen`.
+  QuantizedActivations choose(std::span<const std::uint32_t> chosen) const {
+    return {chosen.size(), cols, codes, scales, sums, chosen.data()};
   }
 };
 
@@ -39,7 +55,7 @@ class ActivationBuffer {
   /// Room for [tokens, cols]; contents are undefined until written.
   void resize(std::size_t tokens, std::size_t cols);
   QuantizedActivations view() const {
-    return {tokens_, cols_, codes_.data(), scales_.data(), sums_.data()};
+    return {tokens_, cols_, codes_.data(), scales_.data(), sums_.data(), nullptr};
   }
   std::int8_t* codes(std::size_t token) { return codes_.data() + token * cols_; }
   float* scales(std::size_t token) { return scales_.data() + token * (cols_ / kActivationBlock); }

@@ -86,6 +86,10 @@ struct Kernels {
   /// scratch: at least `attention_scratch_bytes(head_dim)` bytes, aligned to 64, not shared
   /// between threads.
   void (*attend)(const AttentionTask& task, std::byte* scratch) noexcept;
+
+  /// The sum (mod 2^64) of the 64-bit words of `data`, read as fast as the ISA's loads can; `size`
+  /// is a multiple of 1024. See measure_read_rate.
+  std::uint64_t (*read_probe)(const std::byte* data, std::size_t size) noexcept;
 };
 
 /// Bytes of scratch memory that one thread needs to multiply with `w`.

@@ -3,7 +3,6 @@
 #include "kernels/machine_rates.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstring>
 
@@ -25,20 +24,10 @@ double seconds(Body body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// The sum of `words` words, in eight sums so that no load waits for an addition.
-std::uint64_t sum_words(const std::uint64_t* data, std::size_t words) {
-  std::array<std::uint64_t, 8> sums{};
-  for (std::size_t i = 0; i < words; i += sums.size()) {
-    for (std::size_t j = 0; j < sums.size(); ++j) sums[j] += data[i + j];
-  }
-  std::uint64_t total = 0;
-  for (const std::uint64_t sum : sums) total += sum;
-  return total;
-}
-
 }  // namespace
 
-double measure_read_rate(os::ThreadPool& pool, Bytes size, os::Pages pages) {
+double measure_read_rate(const Kernels& kernels, os::ThreadPool& pool, Bytes size,
+                         os::Pages pages) {
   const std::size_t pieces = std::max<std::size_t>(1, size.value / kPiece);
   const os::AlignedBuffer buffer(pieces * kPiece, pages);
   // Memory that nobody has written is one shared page of zeros, and would be read from the cache.
@@ -50,9 +39,7 @@ double measure_read_rate(os::ThreadPool& pool, Bytes size, os::Pages pages) {
   for (int round = 0; round < kRounds; ++round) {
     const double took = seconds([&] {
       pool.run(pieces, [&](std::size_t piece, unsigned) {
-        const std::byte* data = buffer.data() + piece * kPiece;
-        sums[piece] =
-            sum_words(reinterpret_cast<const std::uint64_t*>(data), kPiece / sizeof(std::uint64_t));
+        sums[piece] = kernels.read_probe(buffer.data() + piece * kPiece, kPiece);
       });
     });
     best = std::max(best, static_cast<double>(pieces * kPiece) / took);

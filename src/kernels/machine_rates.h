@@ -11,9 +11,9 @@
 namespace winnow::kernels {
 
 /// Bytes per second at which all threads of the pool together read `size` bytes of anonymous memory
-/// once from front to back: the best of several rounds, after one that fills the memory. Takes
-/// about a second per GiB. Throws Error{kSystem} without memory.
-double measure_read_rate(os::ThreadPool& pool, Bytes size, os::Pages pages);
+/// once, with the loads of this ISA: the best of several rounds, after one that fills the memory.
+/// Takes about half a second per GiB. Throws Error{kSystem} without memory.
+double measure_read_rate(const Kernels& kernels, os::ThreadPool& pool, Bytes size, os::Pages pages);
 
 /// Memory to measure with: 1 GiB, far beyond any cache, or a quarter of what is available if that
 /// is less; at least 64 MiB.

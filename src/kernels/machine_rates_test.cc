@@ -7,7 +7,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstring>
 
+#include "base/rng.h"
 #include "kernels/testing.h"
 
 namespace winnow::kernels {
@@ -45,10 +47,37 @@ TEST_P(Int8Probe, IsNoFasterThanAnyProcessor) {
 INSTANTIATE_TEST_SUITE_P(Isas, Int8Probe, ::testing::ValuesIn(testing::isas_here()),
                          testing::isa_name);
 
+class ReadProbe : public ::testing::TestWithParam<const Kernels*> {};
+
+TEST_P(ReadProbe, AddsUpEveryWordOnce) {
+  constexpr std::size_t kSize = 64 << 10;
+  const os::AlignedBuffer buffer(kSize, os::Pages::kSmall);
+  Rng rng(5);
+  std::uint64_t expected = 0;
+  for (std::size_t i = 0; i < kSize; i += sizeof expected) {
+    const std::uint64_t word = rng.next();
+    std::memcpy(buffer.data() + i, &word, sizeof word);
+    expected += word;
+  }
+  EXPECT_EQ(GetParam()->read_probe(buffer.data(), kSize), expected);
+  // Any one word counts once, wherever it is.
+  for (const std::size_t at : {std::size_t{0}, kSize / 4 - 8, kSize / 2, kSize - 8}) {
+    std::memset(buffer.data(), 0, kSize);
+    const std::uint64_t one = 1;
+    std::memcpy(buffer.data() + at, &one, sizeof one);
+    EXPECT_EQ(GetParam()->read_probe(buffer.data(), kSize), 1U) << at;
+  }
+  EXPECT_EQ(GetParam()->read_probe(buffer.data(), 0), 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, ReadProbe, ::testing::ValuesIn(testing::isas_here()),
+                         testing::isa_name);
+
 TEST(MeasureReadRate, GivesARateThatAMemoryCanHave) {
+  const Kernels& kernels = *testing::isas_here().front();
   os::ThreadPool pool(2);
   for (const os::Pages pages : {os::Pages::kHuge, os::Pages::kSmall}) {
-    const double rate = measure_read_rate(pool, Bytes{64 << 20}, pages);
+    const double rate = measure_read_rate(kernels, pool, Bytes{64 << 20}, pages);
     EXPECT_GT(rate, 1e7);
     EXPECT_LT(rate, 1e13);  // beyond any cache's
   }

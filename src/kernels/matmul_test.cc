@@ -44,7 +44,7 @@ struct Codes {
       : codes(tokens * cols),
         scales(tokens * cols / kActivationBlock),
         sums(tokens * cols / kActivationSumGroup),
-        view{tokens, cols, codes.data(), scales.data(), sums.data()} {
+        view{tokens, cols, codes.data(), scales.data(), sums.data(), nullptr} {
     Rng rng(tokens * 1000 + cols);
     const std::uint64_t bound = integers ? 4 : 127;
     std::fill(sums.data(), sums.data() + sums.size(), 0);
@@ -357,6 +357,25 @@ TEST_P(MatMulOfCodec, OfManyTokensEqualsAsManyProductsOfOne) {
         EXPECT_EQ(together, alone) << "cols " << cols << " tokens " << tokens;
       });
     }
+  }
+}
+
+TEST_P(MatMulOfCodec, OfChosenRowsEqualsTheirOwnProducts) {
+  if (codec().is_float()) return;
+  const std::size_t cols = column_counts().back();
+  const Weights w(codec(), 5, cols, /*integers=*/false);
+  const Codes x(9, cols, /*integers=*/false);
+  const auto all = multiply(kernels(), w.matrix, x.view);
+  for (const std::size_t count : {std::size_t{3}, std::size_t{14}}) {
+    std::vector<std::uint32_t> rows;
+    std::vector<float> wanted;
+    for (std::size_t t = 0; t < count; ++t) {
+      rows.push_back(static_cast<std::uint32_t>((5 * t + 2) % 9));
+      wanted.insert(wanted.end(), all.begin() + rows.back() * 5, all.begin() + rows.back() * 5 + 5);
+    }
+    EXPECT_EQ(multiply(kernels(), w.matrix, x.view.choose(rows)), wanted);
+    const auto later = multiply(kernels(), w.matrix, x.view.choose(rows).slice(1, count - 1));
+    EXPECT_EQ(later, std::vector<float>(wanted.begin() + 5, wanted.end()));
   }
 }
 

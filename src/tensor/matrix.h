@@ -39,12 +39,19 @@ class Matrix {
   Matrix(const Matrix&) = delete;
   Matrix& operator=(const Matrix&) = delete;
 
+  /// Makes it [rows, cols]; contents are undefined afterwards. Memory grows and never shrinks.
+  void reshape(std::size_t rows, std::size_t cols) {
+    rows_ = rows;
+    cols_ = cols;
+    if (data_.size() < rows * cols) data_.resize(rows * cols);
+  }
+
   std::size_t rows() const { return rows_; }
   std::size_t cols() const { return cols_; }
   std::span<T> row(std::size_t r) { return {data_.data() + r * cols_, cols_}; }
   std::span<const T> row(std::size_t r) const { return {data_.data() + r * cols_, cols_}; }
-  std::span<T> flat() { return data_; }
-  std::span<const T> flat() const { return data_; }
+  std::span<T> flat() { return {data_.data(), rows_ * cols_}; }
+  std::span<const T> flat() const { return {data_.data(), rows_ * cols_}; }
   MatrixView<T> view() { return {data_.data(), rows_, cols_, cols_}; }
   MatrixView<const T> view() const { return {data_.data(), rows_, cols_, cols_}; }
   Matrix clone() const {

@@ -41,6 +41,13 @@ ARCHITECTURES = {
         "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 128,
         "tie_word_embeddings": False, "initializer_range": 0.02, "output_router_logits": False,
         "router_aux_loss_coef": 0.01, "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
+    "qwen3": {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 272, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 16, "hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0,
+        "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "rope_scaling": None, "max_position_embeddings": 128,
+        "tie_word_embeddings": True, "use_sliding_window": False, "sliding_window": None,
+        "initializer_range": 0.02, "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
     "qwen3_moe": {
         "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 272,
         "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 32, "num_hidden_layers": 2,
@@ -56,6 +63,7 @@ ARCHITECTURES = {
 # Sizes of the norms of queries and keys, from the widths of the two projections and of a head.
 QUERY_KEY_NORMS = {
     "olmoe": lambda query, key, _head_dim: (query, key),
+    "qwen3": lambda _query, _key, head_dim: (head_dim, head_dim),
     "qwen3_moe": lambda _query, _key, head_dim: (head_dim, head_dim),
 }
 
@@ -65,6 +73,7 @@ VARIANTS = {
     "olmoe-grouped": (10, "F32", "single", {
         "num_key_value_heads": 2, "num_experts": 3, "intermediate_size": 24, "norm_topk_prob": True,
         "attention_bias": True, "tie_word_embeddings": True}),
+    "qwen3-plain": (11, "BF16", "single", {}),
     "qwen3_moe-plain": (3, "BF16", "single", {}),
     "qwen3_moe-not-renormalised": (2, "F16", "single", {
         "norm_topk_prob": False, "num_experts": 6, "tie_word_embeddings": False, "rope_theta": 1000000.0}),
@@ -88,7 +97,7 @@ VARIANTS = {
 def tensor_shapes(config):
     """Hugging Face name -> shape [out, in] of all tensors, experts stored one by one."""
     hidden, heads, groups = (config[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
-    head_dim, experts = config.get("head_dim", hidden // heads), config["num_experts"]
+    head_dim, experts = config.get("head_dim", hidden // heads), config.get("num_experts", 0)
     query_norm, key_norm = QUERY_KEY_NORMS[config["model_type"]](heads * head_dim, groups * head_dim, head_dim)
     inner = config.get("moe_intermediate_size", config["intermediate_size"])
     shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
@@ -242,9 +251,16 @@ def check(name, difference, margin, gap, size):
 
 
 def router_margin(router_logits, top_k):
-    """Smallest gap between the last chosen and the first unchosen expert; infinite if all are chosen."""
+    """Smallest gap between the last chosen and the first unchosen expert; infinite if all are chosen or none."""
+    if not router_logits:
+        return np.inf
     ordered = -np.sort(-np.stack(router_logits), axis=-1)
     return np.inf if ordered.shape[-1] == top_k else float((ordered[..., top_k - 1] - ordered[..., top_k]).min())
+
+
+def stack_layers(values):
+    """[L, T, ...] of the MoE layers; [0, T, 0] of a dense model."""
+    return np.stack(values) if values else np.empty((0, TOKENS, 0))
 
 
 def write_golden(folder, name, config, size):
@@ -253,13 +269,13 @@ def write_golden(folder, name, config, size):
     logits, greedy, gap = run_transformers(folder, ids)
     ours = open_oracle(folder).forward(ids)
     check(name, np.abs(logits - ours.logits).max(),
-          router_margin(ours.router_logits, config["num_experts_per_tok"]), gap, size)
+          router_margin(ours.router_logits, config.get("num_experts_per_tok", 0)), gap, size)
     golden = folder / "golden"
     golden.mkdir()
     entry = {"name": name, "text": TEXT, "ids": ids}
-    arrays = {"logits": logits.astype("<f4"), "router_logits": np.stack(ours.router_logits).astype("<f4"),
-              "experts": np.stack(ours.experts).astype("<i4"),
-              "expert_weights": np.stack(ours.expert_weights).astype("<f4")}
+    arrays = {"logits": logits.astype("<f4"), "router_logits": stack_layers(ours.router_logits).astype("<f4"),
+              "experts": stack_layers(ours.experts).astype("<i4"),
+              "expert_weights": stack_layers(ours.expert_weights).astype("<f4")}
     for key, values in arrays.items():
         (golden / f"p0_{key}.bin").write_bytes(values.tobytes())
         kind = "int32" if key == "experts" else "float32"

@@ -12,11 +12,16 @@ SHORT = ["--prompt", 16, "--generate", 4, "--repetitions", 3, "-t", 1]
 KEYS = {"schema_version", "model", "prompt", "generate", "repetitions",
         "prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_token",
         "read_bandwidth", "read_bandwidth_4k", "bandwidth_fraction", "int8_peak_ops",
-        "prefill_peak_fraction", "peak_rss", "isa", "threads", "kv_type", "seed", "version", "commit"}
+        "prefill_peak_fraction", "peak_rss", "startup_seconds", "first_token_seconds", "sequences",
+        "isa", "threads", "kv_type", "seed", "version", "commit"}
+TOGETHER_KEYS = {"batch_tokens_per_second", "decode_bytes_per_step", "batch_speedup", "batch_bound",
+                 "batch_bound_fraction"}
 # Of the tiny model, by hand (src/engine/cost_test.cc).
 WEIGHT_BYTES = 2 * (2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32 + 2 * 32 + 2 * 16)
                     + 32 + 272 * 32 + 32)
 KV_BYTES = 2 * 2 * 32 * 2
+EXPERT_BYTES = 3 * 32 * 32 * 2
+EXPERTS, TOP_K, LAYERS = 8, 2, 2
 MULTIPLY_ADDS = 2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32)
 
 
@@ -47,6 +52,49 @@ class Bench(CommandTest):
             self.assertEqual(report["kv_type"], kv_type)
             self.assertEqual(report["decode_bytes_per_token"], WEIGHT_BYTES + 2 * 2 * 2 * 2 * size)
 
+    def test_the_first_token_comes_after_loading(self):
+        report = json.loads(winnow("bench", TINY, *SHORT, "--json", "-").stdout)
+        self.assertGreater(report["startup_seconds"], 0)
+        self.assertGreater(report["first_token_seconds"], report["startup_seconds"])
+
+    def test_sequences_are_decoded_together_and_compared_by_their_bytes(self):
+        done = self.assert_ok(winnow("bench", TINY, *SHORT, "--sequences", 4, "--json", "-"))
+        report = json.loads(done.stdout)
+        self.assertEqual(set(report), KEYS | TOGETHER_KEYS)
+        self.assertEqual(report["sequences"], 4)
+        # Dense weights once, a row of the embedding, keys and values for each, and in each layer
+        # between the experts of one token and all of them.
+        dense = WEIGHT_BYTES - LAYERS * TOP_K * EXPERT_BYTES + 3 * 2 * 32 + 4 * 2 * KV_BYTES
+        self.assertGreater(report["decode_bytes_per_step"], dense + LAYERS * TOP_K * EXPERT_BYTES)
+        self.assertLessEqual(report["decode_bytes_per_step"],
+                             dense + LAYERS * EXPERTS * EXPERT_BYTES)
+        self.assertAlmostEqual(
+            report["batch_bound"],
+            4 * report["decode_bytes_per_token"] / report["decode_bytes_per_step"])
+        self.assertAlmostEqual(
+            report["batch_speedup"], report["batch_tokens_per_second"]["median"]
+            / report["decode_tokens_per_second"]["median"])
+        self.assertAlmostEqual(report["batch_bound_fraction"],
+                               report["batch_speedup"] / report["batch_bound"])
+
+    def test_the_bytes_of_a_step_are_the_same_in_every_run(self):
+        runs = [json.loads(winnow("bench", TINY, *SHORT, "--sequences", 3, "--json", "-").stdout)
+                for _ in range(2)]
+        self.assertEqual(runs[0]["decode_bytes_per_step"], runs[1]["decode_bytes_per_step"])
+
+    def test_profiled_ops_and_the_rest_add_up_to_the_pass(self):
+        done = self.assert_ok(winnow("bench", TINY, *SHORT, "--profile-ops", "--json", "-"))
+        report = json.loads(done.stdout)
+        self.assertEqual(set(report), KEYS | {"ops", "non_matrix_fraction"})
+        self.assertEqual(set(report["ops"]), {"prefill", "decode"})
+        for ops in report["ops"].values():
+            self.assertAlmostEqual(sum(op["share"] for op in ops.values()), 1, places=3)
+            self.assertIn("other", ops)
+        self.assertGreater(report["non_matrix_fraction"], 0)
+        self.assertLessEqual(report["non_matrix_fraction"], 1)
+        text = self.assert_ok(winnow("bench", TINY, *SHORT, "--profile-ops")).stdout.decode()
+        self.assertIn("not matrix work", text)
+
     def test_memory_for_measuring_the_machine_is_not_the_models(self):
         report = json.loads(winnow("bench", TINY, *SHORT, "--json", "-").stdout)
         self.assertLess(report["peak_rss"], 60_000_000)
@@ -63,7 +111,7 @@ class Bench(CommandTest):
             self.assertIn(word, text)
 
     def test_wrong_numbers_are_usage_errors(self):
-        for flag in ("--prompt", "--generate", "--repetitions"):
+        for flag in ("--prompt", "--generate", "--repetitions", "--sequences"):
             self.assert_fails(winnow("bench", TINY, flag, 0), 1, flag)
 
     def test_truncated_models_are_bad_data(self):

@@ -54,8 +54,8 @@ def rotate(x, theta):
 
 
 def is_moe_layer(config, layer):
-    """Dense where listed in mlp_only_layers, or where layer + 1 is no multiple of decoder_sparse_step."""
-    return (layer not in config.get("mlp_only_layers", [])
+    """Dense without experts, where listed in mlp_only_layers, or where decoder_sparse_step does not divide layer + 1."""
+    return (config.get("num_experts", 0) > 0 and layer not in config.get("mlp_only_layers", [])
             and (layer + 1) % config.get("decoder_sparse_step", 1) == 0)
 
 

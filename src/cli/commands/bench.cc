@@ -3,16 +3,17 @@
 // `winnow bench MODEL`: speed of prefill and decode beside what the machine can do at best.
 #include <algorithm>
 #include <memory>
-#include <vector>
 
-#include "base/rng.h"
 #include "cli/build_info.h"
 #include "cli/command.h"
 #include "cli/context.h"
 #include "cli/loading.h"
 #include "cli/options.h"
+#include "cli/speed_report.h"
+#include "cli/speed_workload.h"
 #include "engine/cost.h"
 #include "engine/engine.h"
+#include "engine/expert_census.h"
 #include "kernels/machine_rates.h"
 #include "os/aligned_buffer.h"
 #include "os/memory.h"
@@ -20,173 +21,163 @@
 namespace winnow::cli {
 namespace {
 
-constexpr std::size_t kPrefillChunk = 512;  // as in `run`
-constexpr std::uint64_t kSeed = 0;
-
 struct Options {
   std::string model;
   std::size_t prompt = 512;
   std::size_t generate = 128;
   std::size_t repetitions = 5;
+  std::size_t sequences = 1;
+  bool profile_ops = false;
   engine::EngineOptions engine{.threads = 0, .isa = "", .kv_type = kernels::KvType::kF16};
   std::optional<std::string> json;
 };
 
-/// Rates of the repetitions, in tokens per second.
-struct Spread {
-  double median = 0;
-  double least = 0;
-  double most = 0;
-};
-
-Spread spread_of(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t n = values.size();
-  return {(values[(n - 1) / 2] + values[n / 2]) / 2, values.front(), values.back()};
-}
-
-struct Machine {
-  double read_rate_huge = 0;
-  double read_rate_small = 0;
-  double int8_rate = 0;
-  double read_rate() const { return std::max(read_rate_huge, read_rate_small); }
-};
-
-struct Report {
-  Spread prefill;
-  Spread decode;
-  double decode_bytes = 0;
-  double prefill_multiply_adds = 0;
-  std::size_t peak_rss = 0;
-  Machine machine;
-
-  double bandwidth_fraction() const { return decode.median * decode_bytes / machine.read_rate(); }
-  double peak_fraction() const {
-    return 2 * prefill_multiply_adds * prefill.median / machine.int8_rate;
-  }
-};
-
-/// The model with random tokens to run it on, so that every repetition does the same work.
-class Workload {
+/// One run of the command: a loaded model, its work and what has been measured of it.
+class Bench {
  public:
-  Workload(engine::Engine& engine, const Options& options)
-      : engine_(engine), cache_(engine.make_cache(std::max(options.prompt, options.generate))) {
-    Rng rng(kSeed);
-    for (std::size_t i = 0; i < cache_.capacity(); ++i) {
-      tokens_.push_back(TokenId{static_cast<std::int32_t>(rng.below(engine.spec().vocab_size))});
-    }
-  }
+  Bench(const model::Checkpoint& checkpoint, engine::Engine& engine, const Options& options,
+        Log& log)
+      : checkpoint_(checkpoint),
+        engine_(engine),
+        options_(options),
+        log_(log),
+        cost_(engine::token_cost(checkpoint, options.engine.kv_type)),
+        workload_(engine, options.prompt, options.generate, options.sequences) {}
 
-  /// Seconds to run `count` tokens, `chunk` at a time, from an empty cache.
-  double run(std::size_t count, std::size_t chunk, const Log& log) {
-    cache_.truncate(0);
-    const Stopwatch watch;
-    for (std::size_t begin = 0; begin < count; begin += chunk) {
-      log.check_interrupt();
-      const std::size_t size = std::min(chunk, count - begin);
-      (void)engine_.next_logits(cache_, std::span(tokens_).subspan(begin, size));
-    }
-    return watch.seconds();
-  }
+  /// Everything but the times of loading, which the caller knows.
+  SpeedReport measure();
+  /// Runs one token, so that it can be told when the first was possible.
+  void run_first_token() { workload_.decode(1, log_); }
 
  private:
+  void warm_up();
+  void measure_prefill(SpeedReport& report);
+  void measure_decode(SpeedReport& report);
+  void measure_machine(Machine& machine);
+  void measure_int8(Machine& machine);
+  void measure_ops(SpeedReport& report);
+  double step_bytes();
+  std::size_t warm_up_tokens() const {
+    return std::min(options_.generate, Workload::kWarmUpTokens);
+  }
+  double middle() const { return static_cast<double>(options_.generate) / 2; }
+
+  const model::Checkpoint& checkpoint_;
   engine::Engine& engine_;
-  engine::KvCache cache_;
-  std::vector<TokenId> tokens_;
+  const Options& options_;
+  Log& log_;
+  engine::TokenCost cost_;
+  Workload workload_;
 };
 
-Spread measure(Workload& workload, std::string_view stage, std::size_t tokens, std::size_t chunk,
-               std::size_t repetitions, Log& log) {
-  std::vector<double> rates;
-  workload.run(std::min<std::size_t>(tokens, 16 * chunk), chunk, log);  // to warm up
-  for (std::size_t i = 0; i < repetitions; ++i) {
-    rates.push_back(static_cast<double>(tokens) / workload.run(tokens, chunk, log));
-    log.progress(stage, i + 1, repetitions, "runs");
-  }
-  return spread_of(std::move(rates));
-}
-
-Machine measure_machine(engine::Engine& engine, const Options& options, Log& log) {
-  Machine machine;
-  const Bytes size = kernels::read_rate_size(os::available_memory());
-  log.progress("machine", 0, 3, "measurements");
-  machine.read_rate_huge = kernels::measure_read_rate(engine.pool(), size, os::Pages::kHuge);
-  log.check_interrupt();
-  log.progress("machine", 1, 3, "measurements");
-  machine.read_rate_small = kernels::measure_read_rate(engine.pool(), size, os::Pages::kSmall);
-  log.check_interrupt();
-  log.progress("machine", 2, 3, "measurements");
-  const kernels::Kernels& kernels =
-      kernels::select_kernels(options.engine.isa, os::CpuFeatures::detect());
-  machine.int8_rate = kernels::measure_int8_rate(kernels, engine.pool());
-  log.progress("machine", 3, 3, "measurements");
-  return machine;
-}
-
-Report measure_all(engine::Engine& engine, const engine::TokenCost& cost, const Options& options,
-                   Log& log) {
-  Report report;
-  {
-    Workload workload(engine, options);
-    report.prefill =
-        measure(workload, "prefill", options.prompt, kPrefillChunk, options.repetitions, log);
-    report.decode = measure(workload, "decode", options.generate, 1, options.repetitions, log);
-  }
-  // Before the memory for the read rate is taken: it is not the model's.
-  report.peak_rss = os::peak_resident_bytes();
-  report.machine = measure_machine(engine, options, log);
-  report.decode_bytes = cost.decode_bytes(static_cast<double>(options.generate) / 2);
-  report.prefill_multiply_adds = cost.prefill_multiply_adds(options.prompt);
+SpeedReport Bench::measure() {
+  SpeedReport report;
+  report.prompt = options_.prompt;
+  report.generate = options_.generate;
+  report.repetitions = options_.repetitions;
+  report.isa = engine_.isa();
+  report.threads = engine_.threads();
+  report.kv_type = kernels::to_string(options_.engine.kv_type);
+  report.seed = Workload::kSeed;
+  report.decode_bytes = cost_.decode_bytes(middle());
+  report.prefill_multiply_adds = cost_.prefill_multiply_adds(options_.prompt);
+  measure_prefill(report);
+  measure_decode(report);
+  if (options_.profile_ops) measure_ops(report);
   return report;
 }
 
-Json to_json(const Spread& spread) {
-  return {{"median", spread.median}, {"min", spread.least}, {"max", spread.most}};
+void Bench::measure_prefill(SpeedReport& report) {
+  const auto tokens = static_cast<double>(options_.prompt);
+  std::vector<double> rates;
+  workload_.prefill(log_);  // to warm up
+  measure_int8(report.machine);
+  for (std::size_t i = 0; i < options_.repetitions; ++i) {
+    rates.push_back(tokens / workload_.prefill(log_));
+    log_.progress("prefill", i + 1, options_.repetitions, "runs");
+  }
+  measure_int8(report.machine);
+  report.prefill = spread_of(std::move(rates));
 }
 
-Json to_json(const Report& report, const engine::Engine& engine, const std::string& model,
-             const Options& options) {
+/// One sequence and several take turns, and the memory is measured before and after them: what is
+/// compared is measured within seconds.
+void Bench::measure_decode(SpeedReport& report) {
+  const bool together = options_.sequences > 1;
+  const auto tokens = static_cast<double>(options_.generate);
+  workload_.decode(warm_up_tokens(), log_);
+  if (together) {
+    report.together = TogetherReport{options_.sequences, {}, step_bytes()};
+  }
+  // Before the memory for the read rate is taken: it is not the model's.
+  report.peak_rss = os::peak_resident_bytes();
+  measure_machine(report.machine);
+  std::vector<double> rates;
+  std::vector<double> together_rates;
+  for (std::size_t i = 0; i < options_.repetitions; ++i) {
+    rates.push_back(tokens / workload_.decode(options_.generate, log_));
+    if (together) {
+      together_rates.push_back(static_cast<double>(options_.sequences) * tokens /
+                               workload_.decode_together(options_.generate, log_));
+    }
+    log_.progress("decode", i + 1, options_.repetitions, "runs");
+  }
+  measure_machine(report.machine);
+  report.decode = spread_of(std::move(rates));
+  if (together) report.together->rate = spread_of(std::move(together_rates));
+}
+
+/// Bytes of a step of all sequences, with the experts that they choose on the tokens of the timed
+/// runs. Also warms up.
+double Bench::step_bytes() {
+  engine::ExpertCensus census(checkpoint_);
+  workload_.decode_together(options_.generate, log_, &census);
+  const double chosen =
+      static_cast<double>(census.bytes()) / static_cast<double>(options_.generate);
+  return cost_.step_bytes(options_.sequences, chosen, middle());
+}
+
+void Bench::measure_machine(Machine& machine) {
+  const Bytes size = kernels::read_rate_size(os::available_memory());
+  // The memory's rate, whatever the kernels in use.
+  const kernels::Kernels& best = kernels::select_kernels("", os::CpuFeatures::detect());
+  const auto measure = [&](double& rate, os::Pages pages) {
+    rate = std::max(rate, kernels::measure_read_rate(best, engine_.pool(), size, pages));
+    log_.check_interrupt();
+  };
+  measure(machine.read_rate_huge, os::Pages::kHuge);
+  measure(machine.read_rate_small, os::Pages::kSmall);
+}
+
+void Bench::measure_int8(Machine& machine) {
+  const kernels::Kernels& kernels =
+      kernels::select_kernels(options_.engine.isa, os::CpuFeatures::detect());
+  machine.int8_rate =
+      std::max(machine.int8_rate, kernels::measure_int8_rate(kernels, engine_.pool()));
+  log_.check_interrupt();
+}
+
+/// In passes of their own: timers cost a little.
+void Bench::measure_ops(SpeedReport& report) {
+  OpsReport prefill;
+  engine_.set_profile(&prefill.profile);
+  prefill.seconds = workload_.prefill(log_);
+  OpsReport decode;
+  engine_.set_profile(&decode.profile);
+  decode.seconds = workload_.decode(options_.generate, log_);
+  engine_.set_profile(nullptr);
+  report.prefill_ops = prefill;
+  report.decode_ops = decode;
+}
+
+Json full_json(const SpeedReport& report, const std::string& model) {
   Json out;
   out["schema_version"] = 1;
   out["model"] = model;
-  out["prompt"] = options.prompt;
-  out["generate"] = options.generate;
-  out["repetitions"] = options.repetitions;
-  out["prefill_tokens_per_second"] = to_json(report.prefill);
-  out["decode_tokens_per_second"] = to_json(report.decode);
-  out["decode_bytes_per_token"] = report.decode_bytes;
-  out["read_bandwidth"] = report.machine.read_rate();
-  out["read_bandwidth_4k"] = report.machine.read_rate_small;
-  out["bandwidth_fraction"] = report.bandwidth_fraction();
-  out["int8_peak_ops"] = report.machine.int8_rate;
-  out["prefill_peak_fraction"] = report.peak_fraction();
-  out["peak_rss"] = report.peak_rss;
-  out["isa"] = std::string(engine.isa());
-  out["threads"] = engine.threads();
-  out["kv_type"] = std::string(kernels::to_string(options.engine.kv_type));
-  out["seed"] = kSeed;
+  out.update(to_json(report));
   out["version"] = std::string(version());
   out["commit"] = std::string(commit());
   return out;
-}
-
-std::string to_text(const Report& report, const engine::Engine& engine, const Options& options) {
-  std::string out = fmt::format("{}, threads: {}, repetitions: {}, median (min - max)\n",
-                                engine.isa(), engine.threads(), options.repetitions);
-  out += fmt::format("prefill {:>5} tokens  {:.1f} tok/s ({:.1f} - {:.1f})\n", options.prompt,
-                     report.prefill.median, report.prefill.least, report.prefill.most);
-  out += fmt::format("decode  {:>5} tokens  {:.1f} tok/s ({:.1f} - {:.1f})\n", options.generate,
-                     report.decode.median, report.decode.least, report.decode.most);
-  out += fmt::format(
-      "decode reads {} per token: {:.1f} % of the read bandwidth, {:.1f} GB/s "
-      "({:.1f} GB/s with 4 KiB pages)\n",
-      format_bytes(Bytes{static_cast<std::uint64_t>(report.decode_bytes)}),
-      100 * report.bandwidth_fraction(), report.machine.read_rate() / 1e9,
-      report.machine.read_rate_small / 1e9);
-  out += fmt::format("prefill does {:.3f} Gop per token: {:.1f} % of the int8 peak, {:.0f} Gop/s\n",
-                     2 * report.prefill_multiply_adds / 1e9, 100 * report.peak_fraction(),
-                     report.machine.int8_rate / 1e9);
-  return out + fmt::format("peak memory {}\n", format_bytes(Bytes{report.peak_rss}));
 }
 
 /// Lengths that fit the model, with a message for each that was cut.
@@ -203,15 +194,21 @@ Options fitted(Options options, const model::ModelSpec& spec, Log& log) {
 }
 
 void bench(Context& context, const Options& given) {
+  const Stopwatch watch;
   const model::Checkpoint checkpoint = model::Checkpoint::open(given.model);
   const Options options = fitted(given, checkpoint.spec(), context.log);
   const auto engine = load_engine(checkpoint, options.engine, context.log);
-  const Report report = measure_all(*engine, engine::token_cost(checkpoint, options.engine.kv_type),
-                                    options, context.log);
+  const double startup = watch.seconds();
+  Bench bench(checkpoint, *engine, options, context.log);
+  bench.run_first_token();
+  const double first_token = watch.seconds();
+  SpeedReport report = bench.measure();
+  report.startup_seconds = startup;
+  report.first_token_seconds = first_token;
   if (options.json) {
-    write_json(context, *options.json, to_json(report, *engine, model_label(checkpoint), options));
+    write_json(context, *options.json, full_json(report, model_label(checkpoint)));
   }
-  if (options.json != "-") context.out.write(to_text(report, *engine, options));
+  if (options.json != "-") context.out.write(to_text(report));
 }
 
 Action declare(CLI::App& app) {
@@ -222,6 +219,12 @@ Action declare(CLI::App& app) {
   add_whole(app, {"--generate", "N", "tokens to generate"}, options->generate, 1, kMost);
   add_whole(app, {"--repetitions", "N", "runs of each kind; the median counts"},
             options->repetitions, 1, 1000000);
+  add_whole(
+      app,
+      {"--sequences", "N", "also decode N sequences together, beside one, by the bytes they read"},
+      options->sequences, 1, 4096);
+  add_flag(app, "--profile-ops", options->profile_ops,
+           "also show where the time of a prompt and of decoding goes");
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
   add_kv_type(app, options->engine.kv_type);
@@ -238,7 +241,10 @@ extern const Command kBench{
         "Runs random tokens through the model, a prompt at once and then one token at a time from "
         "an empty context, and compares decoding with the rate at which the same threads read "
         "memory, and the prompt with the peak of the processor's int8 instructions, both measured "
-        "in the same run. A model that fits the processor's caches can exceed the first.",
+        "in the same run. A model that fits the processor's caches can exceed the first.\n\n"
+        "With --sequences, several sequences are decoded together: dense weights are read once for "
+        "all of them, and experts once for those that chose them. How much faster that could be is "
+        "the ratio of the bytes.",
     .declare = declare};
 
 }  // namespace winnow::cli

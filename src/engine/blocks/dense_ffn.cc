@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/blocks/dense_ffn.h"
 
+#include <utility>
+
 namespace winnow::engine {
 
 using model::Role;
@@ -13,17 +15,31 @@ void DenseFfn::forward(const Compute& compute, const DenseWeights& weights, Laye
   const quant::PackedMatrix& up = weights.matrix(compute.overrides, Role::kUpProj, layer);
   const quant::PackedMatrix& down = weights.matrix(compute.overrides, Role::kDownProj, layer);
   if (observer != nullptr) observer->on_input(Site::kFfnInput, layer, x);
-  gate_ = tensor::Matrix<float>(x.rows, gate.rows);
-  up_ = tensor::Matrix<float>(x.rows, up.rows);
+  gate_.reshape(x.rows, gate.rows);
+  up_.reshape(x.rows, up.rows);
   input_.assign(compute, x, wants_codes(gate) || wants_codes(up));
-  multiply(compute, gate, input_, {}, gate_.view());
-  multiply(compute, up, input_, {}, up_.view());
-  compute.pool.run(x.rows, [&](std::size_t t, unsigned) {
-    compute.kernels.silu_mul(gate_.row(t).data(), up_.row(t).data(), gate.rows);
-  });
+  if (wants_codes(down)) inner_codes_.resize(x.rows, gate.rows);
+  {
+    const OpTimer timer(compute.profile, Op::kGateUp);
+    const AlignedParts parts(gate.rows, compute.pool.size());
+    compute.pool.run(parts.count(), [&](std::size_t part, unsigned worker) {
+      const os::Range rows = parts[part];
+      multiply_rows(compute, gate, rows, input_.operand(), gate_.view(), worker);
+      multiply_rows(compute, up, rows, input_.operand(), up_.view(), worker);
+      for (std::size_t t = 0; t < x.rows; ++t) {
+        float* inner = gate_.row(t).data() + rows.begin;
+        compute.kernels.silu_mul(inner, up_.row(t).data() + rows.begin, rows.size());
+        if (wants_codes(down)) quantize_columns(compute, gate_.row(t), t, rows, inner_codes_);
+      }
+    });
+  }
   if (observer != nullptr) observer->on_input(Site::kFfnInner, layer, gate_.view());
-  inner_input_.assign(compute, gate_.view(), wants_codes(down));
-  multiply(compute, down, inner_input_, {}, out);
+  const OpTimer timer(compute.profile, Op::kDown);
+  const Operand inner{std::as_const(gate_).view(), inner_codes_.view()};
+  const std::size_t parts = row_parts(down.rows, compute.pool.size());
+  compute.pool.run(parts, [&](std::size_t part, unsigned worker) {
+    multiply_rows(compute, down, os::split(down.rows, parts, part), inner, out, worker);
+  });
 }
 
 }  // namespace winnow::engine

@@ -18,7 +18,7 @@ class DenseFfn {
 
  private:
   LinearInput input_;
-  LinearInput inner_input_;
+  kernels::ActivationBuffer inner_codes_;
   tensor::Matrix<float> gate_, up_;
 };
 

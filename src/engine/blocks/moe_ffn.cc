@@ -3,6 +3,7 @@
 #include "engine/blocks/moe_ffn.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -10,15 +11,22 @@ namespace winnow::engine {
 
 using model::Role;
 
-/// Rows of all jobs are cut into the same number of parts, so that item / parts is the job.
 struct MoeFfn::Job {
   experts::ExpertMatrices matrices;
   ExpertId expert;
   std::size_t first_slot;
   std::size_t slots;
+
+  bool wants_values() const {
+    return !wants_codes(matrices.gate_proj) || !wants_codes(matrices.up_proj);
+  }
 };
 
 namespace {
+
+// Up to so many tokens, a range of output rows stays in the cache over all experts, and their
+// weighted sum is taken at once instead of in a loop of its own.
+constexpr std::size_t kFewTokens = 16;
 
 experts::ExpertMatrices resolve(const WeightOverrides& overrides, LayerId layer, ExpertId expert,
                                 const experts::ExpertMatrices& own) {
@@ -33,105 +41,171 @@ tensor::MatrixView<float> stretch(tensor::Matrix<float>& matrix, std::size_t fir
   return matrix.view().rows_from(first, count);
 }
 
+std::size_t token_parts(const Compute& compute, std::size_t tokens) {
+  return std::min<std::size_t>(tokens, std::size_t{compute.pool.size()} * 4);
+}
+
 }  // namespace
+
+void MoeFfn::route_tokens(const Compute& compute, LayerId layer) {
+  const std::size_t top_k = spec_.moe.top_k;
+  const std::size_t tokens = logits_.rows();
+  const std::size_t num_experts = logits_.cols();
+  scores_.resize(compute.pool.size() * num_experts);
+  const std::size_t parts = tokens <= kFewTokens ? 1 : token_parts(compute, tokens);
+  compute.pool.run(parts, [&](std::size_t part, unsigned worker) {
+    const os::Range range = os::split(tokens, parts, part);
+    const auto scratch = std::span(scores_).subspan(worker * num_experts, num_experts);
+    for (std::size_t t = range.begin; t < range.end; ++t) {
+      with_context(fmt::format("layer {}", index(layer)), [&] {
+        route(compute.kernels, spec_.moe, logits_.row(t),
+              std::span(chosen_).subspan(t * top_k, top_k),
+              std::span(weights_).subspan(t * top_k, top_k), scratch);
+      });
+    }
+  });
+}
 
 void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                             tensor::MatrixView<const float> x, Observer* observer) {
+  const OpTimer timer(compute.profile, Op::kRouter);
   const std::size_t top_k = spec_.moe.top_k;
   const quant::PackedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
-  logits_ = tensor::Matrix<float>(x.rows, router.rows);
+  logits_.reshape(x.rows, router.rows);
   multiply(compute, router, input_, {}, logits_.view());
   chosen_.resize(x.rows * top_k);
   weights_.resize(x.rows * top_k);
-  std::vector<float> scratch(router.rows);
-  for (std::size_t t = 0; t < x.rows; ++t) {
-    with_context(fmt::format("layer {}", index(layer)), [&] {
-      route(compute.kernels, spec_.moe, logits_.row(t),
-            std::span(chosen_).subspan(t * top_k, top_k),
-            std::span(weights_).subspan(t * top_k, top_k), scratch);
-    });
-  }
+  route_tokens(compute, layer);
   if (observer != nullptr) {
     observer->on_routing(layer, logits_.view(), {top_k, chosen_, weights_});
   }
   grouped_ = group_by_expert(chosen_, weights_, top_k, spec_.moe.num_experts);
 }
 
-void MoeFfn::gate_and_up(const Compute& compute, std::span<const Job> jobs) {
-  const std::size_t inner = spec_.moe.moe_intermediate_size;
-  const std::size_t parts = row_parts(inner, compute.pool.size());
-  compute.pool.run(jobs.size() * parts, [&](std::size_t item, unsigned worker) {
-    const Job& job = jobs[item / parts];
-    const os::Range range = os::split(inner, parts, item % parts);
-    const auto gate = stretch(gate_, job.first_slot, job.slots);
-    const auto up = stretch(up_, job.first_slot, job.slots);
-    multiply_rows(compute, job.matrices.gate_proj, range.begin, range.end, slot_input_,
-                  job.first_slot, gate, worker);
-    multiply_rows(compute, job.matrices.up_proj, range.begin, range.end, slot_input_,
-                  job.first_slot, up, worker);
-    for (std::size_t s = 0; s < job.slots; ++s) {
-      compute.kernels.silu_mul(gate.row(s).data() + range.begin, up.row(s).data() + range.begin,
-                               range.size());
+MoeFfn::Job MoeFfn::make_job(const Compute& compute, LayerId layer,
+                             const experts::PinnedExpert& pinned) const {
+  const auto& own = std::get<experts::ExpertMatrices>(pinned.form());
+  const auto at =
+      std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(), pinned.expert());
+  const auto i = static_cast<std::size_t>(at - grouped_.experts.begin());
+  return {resolve(compute.overrides, layer, pinned.expert(), own), pinned.expert(),
+          grouped_.first[i], grouped_.first[i + 1] - grouped_.first[i]};
+}
+
+void MoeFfn::gather_values(const Compute& compute, tensor::MatrixView<const float> x) {
+  const std::size_t slots = grouped_.tokens.size();
+  slot_values_.reshape(slots, x.cols);
+  const std::size_t parts = token_parts(compute, slots);
+  compute.pool.run(parts, [&](std::size_t part, unsigned) {
+    const os::Range range = os::split(slots, parts, part);
+    for (std::size_t slot = range.begin; slot < range.end; ++slot) {
+      std::copy_n(x.row(grouped_.tokens[slot]).data(), x.cols, slot_values_.row(slot).data());
     }
   });
+}
+
+void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows,
+                              unsigned worker) {
+  const auto tokens = std::span<const std::uint32_t>(grouped_.tokens);
+  const Operand x{job.wants_values() ? std::as_const(slot_values_)
+                                           .view()
+                                           .rows_from(job.first_slot, job.slots)
+                                     : tensor::MatrixView<const float>{},
+                  input_.codes().choose(tokens.subspan(job.first_slot, job.slots))};
+  const auto gate = stretch(gate_, job.first_slot, job.slots);
+  const auto up = stretch(up_, job.first_slot, job.slots);
+  multiply_rows(compute, job.matrices.gate_proj, rows, x, gate, worker);
+  multiply_rows(compute, job.matrices.up_proj, rows, x, up, worker);
+  for (std::size_t s = 0; s < job.slots; ++s) {
+    compute.kernels.silu_mul(gate.row(s).data() + rows.begin, up.row(s).data() + rows.begin,
+                             rows.size());
+    if (wants_codes(job.matrices.down_proj)) {
+      quantize_columns(compute, gate.row(s), job.first_slot + s, rows, inner_codes_);
+    }
+  }
+}
+
+void MoeFfn::gate_and_up(const Compute& compute, std::span<const Job> jobs) {
+  const OpTimer timer(compute.profile, Op::kGateUp);
+  const AlignedParts parts(spec_.moe.moe_intermediate_size, compute.pool.size());
+  compute.pool.run(jobs.size() * parts.count(), [&](std::size_t item, unsigned worker) {
+    gate_and_up_rows(compute, jobs[item / parts.count()], parts[item % parts.count()], worker);
+  });
+}
+
+void MoeFfn::down_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker) {
+  const Operand all{std::as_const(gate_).view(), inner_codes_.view()};
+  multiply_rows(compute, job.matrices.down_proj, rows, all.slice(job.first_slot, job.slots),
+                stretch(slot_out_, job.first_slot, job.slots), worker);
 }
 
 void MoeFfn::down(const Compute& compute, std::span<const Job> jobs) {
-  const std::size_t hidden = spec_.hidden_size;
-  const std::size_t parts = row_parts(hidden, compute.pool.size());
-  compute.pool.run(jobs.size() * parts, [&](std::size_t item, unsigned worker) {
-    const Job& job = jobs[item / parts];
-    const os::Range range = os::split(hidden, parts, item % parts);
-    multiply_rows(compute, job.matrices.down_proj, range.begin, range.end, inner_input_,
-                  job.first_slot, stretch(slot_out_, job.first_slot, job.slots), worker);
+  const OpTimer timer(compute.profile, Op::kDown);
+  const AlignedParts parts(spec_.hidden_size, compute.pool.size());
+  compute.pool.run(jobs.size() * parts.count(), [&](std::size_t item, unsigned worker) {
+    down_rows(compute, jobs[item / parts.count()], parts[item % parts.count()], worker);
   });
 }
 
-void MoeFfn::compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
-                             LayerId layer, Observer* observer) {
-  std::vector<Job> jobs;
-  bool codes = false;
-  for (const experts::PinnedExpert& pinned : ready) {
-    const experts::ExpertMatrices matrices =
-        resolve(compute.overrides, layer, pinned.expert(),
-                std::get<experts::ExpertMatrices>(pinned.form()));
-    const auto at =
-        std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(), pinned.expert()) -
-        grouped_.experts.begin();
-    const auto i = static_cast<std::size_t>(at);
-    jobs.push_back(
-        {matrices, pinned.expert(), grouped_.first[i], grouped_.first[i + 1] - grouped_.first[i]});
-    codes = codes || wants_codes(matrices.down_proj);
+void MoeFfn::down_and_combine(const Compute& compute, std::span<const Job> jobs,
+                              tensor::MatrixView<float> out) {
+  const OpTimer timer(compute.profile, Op::kDown);
+  const AlignedParts parts(spec_.hidden_size, compute.pool.size());
+  compute.pool.run(parts.count(), [&](std::size_t part, unsigned worker) {
+    const os::Range rows = parts[part];
+    for (const Job& job : jobs) down_rows(compute, job, rows, worker);
+    for (std::size_t t = 0; t < out.rows; ++t) combine_columns(compute, t, rows, out.row(t));
+  });
+}
+
+void MoeFfn::observe(Site site, LayerId layer, std::span<const Job> jobs,
+                     tensor::MatrixView<const float> x, Observer* observer) const {
+  if (observer == nullptr) return;
+  for (const Job& job : jobs) {
+    observer->on_expert_input(site, layer, job.expert, x.rows_from(job.first_slot, job.slots),
+                              std::span(grouped_.weights).subspan(job.first_slot, job.slots));
   }
-  const auto observe = [&](Site site, tensor::MatrixView<const float> x) {
-    if (observer == nullptr) return;
-    for (const Job& job : jobs) {
-      observer->on_expert_input(site, layer, job.expert, x.rows_from(job.first_slot, job.slots),
-                                std::span(grouped_.weights).subspan(job.first_slot, job.slots));
-    }
-  };
-  observe(Site::kExpertInput, slot_input_.values());
+}
+
+bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
+                             LayerId layer, tensor::MatrixView<float> out, Observer* observer) {
+  std::vector<Job> jobs;
+  bool values = observer != nullptr;
+  for (const experts::PinnedExpert& pinned : ready) {
+    jobs.push_back(make_job(compute, layer, pinned));
+    values = values || jobs.back().wants_values();
+  }
+  if (values) gather_values(compute, input_.values());
+  observe(Site::kExpertInput, layer, jobs, std::as_const(slot_values_).view(), observer);
   gate_and_up(compute, jobs);
-  observe(Site::kExpertInner, gate_.view());
-  // Codes of slots that are not ready yet are made again when they are; delivery in several parts
-  // is rare enough that this does not matter.
-  inner_input_.assign(compute, gate_.view(), codes);
+  observe(Site::kExpertInner, layer, jobs, std::as_const(gate_).view(), observer);
+  if (jobs.size() == grouped_.experts.size() && out.rows <= kFewTokens) {
+    down_and_combine(compute, jobs, out);
+    return true;
+  }
   down(compute, jobs);
+  return false;
+}
+
+void MoeFfn::combine_columns(const Compute& compute, std::size_t token, os::Range cols,
+                             std::span<float> out) const {
+  const std::size_t top_k = spec_.moe.top_k;
+  float* sum = out.data() + cols.begin;
+  std::fill_n(sum, cols.size(), 0.0F);
+  for (std::size_t k = 0; k < top_k; ++k) {
+    const std::uint32_t slot = grouped_.slot_of[token * top_k + k];
+    compute.kernels.axpy(grouped_.weights[slot], slot_out_.row(slot).data() + cols.begin, sum,
+                         cols.size());
+  }
 }
 
 void MoeFfn::combine(const Compute& compute, tensor::MatrixView<float> out) const {
-  const std::size_t top_k = spec_.moe.top_k;
-  const std::size_t parts = std::min<std::size_t>(out.rows, std::size_t{compute.pool.size()} * 4);
+  const OpTimer timer(compute.profile, Op::kDown);
+  const std::size_t parts = token_parts(compute, out.rows);
   compute.pool.run(parts, [&](std::size_t part, unsigned) {
     const os::Range range = os::split(out.rows, parts, part);
     for (std::size_t t = range.begin; t < range.end; ++t) {
-      const std::span<float> row = out.row(t);
-      std::fill(row.begin(), row.end(), 0.0F);
-      for (std::size_t k = 0; k < top_k; ++k) {
-        const std::uint32_t slot = grouped_.slot_of[t * top_k + k];
-        compute.kernels.axpy(grouped_.weights[slot], slot_out_.row(slot).data(), row.data(),
-                             row.size());
-      }
+      combine_columns(compute, t, {0, out.cols}, out.row(t));
     }
   });
 }
@@ -146,18 +220,24 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
   const auto batch = store.request(layer, grouped_.experts, experts::Priority::kDemand);
 
   const std::size_t slots = grouped_.tokens.size();
-  gate_ = tensor::Matrix<float>(slots, spec_.moe.moe_intermediate_size);
-  up_ = tensor::Matrix<float>(slots, spec_.moe.moe_intermediate_size);
-  slot_out_ = tensor::Matrix<float>(slots, spec_.hidden_size);
-  slot_input_.gather(compute, input_, grouped_.tokens, /*with_values=*/true);
+  const std::size_t inner = spec_.moe.moe_intermediate_size;
+  gate_.reshape(slots, inner);
+  up_.reshape(slots, inner);
+  slot_out_.reshape(slots, spec_.hidden_size);
+  if (inner % kernels::kActivationBlock == 0) inner_codes_.resize(slots, inner);
   std::vector<experts::PinnedExpert> ready;
-  while (auto expert = batch->next_ready()) {
+  bool combined = false;
+  const auto next = [&] {
+    const OpTimer timer(compute.profile, Op::kExpertWait);
+    return batch->next_ready();
+  };
+  while (auto expert = next()) {
     ready.push_back(std::move(*expert));
     if (batch->ready()) continue;
-    compute_experts(compute, ready, layer, observer);
+    combined = compute_experts(compute, ready, layer, out, observer);
     ready.clear();
   }
-  combine(compute, out);
+  if (!combined) combine(compute, out);
 }
 
 }  // namespace winnow::engine

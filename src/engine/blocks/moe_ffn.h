@@ -30,17 +30,30 @@ class MoeFfn {
   struct Job;  // an expert in memory with its stretch of slots
   void choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                       tensor::MatrixView<const float> x, Observer* observer);
-  void compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
-                       LayerId layer, Observer* observer);
+  void route_tokens(const Compute& compute, LayerId layer);
+  Job make_job(const Compute& compute, LayerId layer, const experts::PinnedExpert& pinned) const;
+  void gather_values(const Compute& compute, tensor::MatrixView<const float> x);
+  /// Runs experts that are in memory; true when their outputs are already summed into `out`.
+  bool compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
+                       LayerId layer, tensor::MatrixView<float> out, Observer* observer);
+  void observe(Site site, LayerId layer, std::span<const Job> jobs,
+               tensor::MatrixView<const float> x, Observer* observer) const;
   void gate_and_up(const Compute& compute, std::span<const Job> jobs);
+  void gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker);
   void down(const Compute& compute, std::span<const Job> jobs);
+  void down_and_combine(const Compute& compute, std::span<const Job> jobs,
+                        tensor::MatrixView<float> out);
+  void down_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker);
   void combine(const Compute& compute, tensor::MatrixView<float> out) const;
+  void combine_columns(const Compute& compute, std::size_t token, os::Range cols,
+                       std::span<float> out) const;
 
   const model::ModelSpec& spec_;
-  LinearInput input_;        // [tokens, hidden_size]
-  LinearInput slot_input_;   // [slots, hidden_size], gathered by expert
-  LinearInput inner_input_;  // [slots, moe_intermediate_size]
+  LinearInput input_;                      // [tokens, hidden_size]
+  tensor::Matrix<float> slot_values_;      // [slots, hidden_size], only where somebody asks for f32
+  kernels::ActivationBuffer inner_codes_;  // [slots, moe_intermediate_size]
   tensor::Matrix<float> logits_;
+  std::vector<float> scores_;     // one row per worker
   std::vector<ExpertId> chosen_;  // [tokens * top_k]
   std::vector<float> weights_;    // [tokens * top_k]
   GroupedRouting grouped_;

@@ -34,9 +34,9 @@ template <class D>
 void order_token(const QuantizedActivations& x, std::size_t t, const Steps<D>& steps,
                  const OrderedTokens& out) {
   constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
-  const std::int8_t* codes = x.codes + t * x.cols;
-  const float* scales = x.scales + t * (x.cols / kActivationBlock);
-  const std::int32_t* sums = x.sums + t * (x.cols / kActivationSumGroup);
+  const std::int8_t* codes = x.codes_of(t);
+  const float* scales = x.scales_of(t);
+  const std::int32_t* sums = x.sums_of(t);
   for (std::size_t unit = 0; unit < steps.units(); ++unit) {
     const std::size_t step = unit / D::kUnits * D::kGroups;
     for (std::size_t q = 0; q < kParts; ++q) {

@@ -184,9 +184,9 @@ void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std:
                          tensor::MatrixView<float> y, std::size_t row, std::size_t count) {
   PanelTokens<kTokens> tokens;
   for (std::size_t t = 0; t < kTokens; ++t) {
-    tokens.codes[t] = x.codes + (token + t) * x.cols;
-    tokens.scales[t] = x.scales + (token + t) * (x.cols / kActivationBlock);
-    tokens.sums[t] = x.sums + (token + t) * (x.cols / kActivationSumGroup);
+    tokens.codes[t] = x.codes_of(token + t);
+    tokens.scales[t] = x.scales_of(token + t);
+    tokens.sums[t] = x.sums_of(token + t);
   }
   Floats parts[kVectors][kTokens][kParts];
   for (std::size_t q = 0; q < kParts; ++q) {

@@ -19,9 +19,9 @@ std::int32_t dot_group(const std::int8_t* a, const std::int8_t* b) {
 /// sum over groups of sx * (scale * dot(w codes, x codes) - offset * sum(x codes)).
 float dot_row(const quant::IntegerForm& w, bool has_offsets, const QuantizedActivations& x,
               std::size_t token) {
-  const std::int8_t* codes = x.codes + token * x.cols;
-  const float* scales = x.scales + token * (x.cols / kActivationBlock);
-  const std::int32_t* sums = x.sums + token * (x.cols / kActivationSumGroup);
+  const std::int8_t* codes = x.codes_of(token);
+  const float* scales = x.scales_of(token);
+  const std::int32_t* sums = x.sums_of(token);
   float y = 0;
   for (std::size_t g = 0; g < x.cols / kGroup; ++g) {
     float term =

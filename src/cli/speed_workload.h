@@ -1,0 +1,46 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The work that `winnow bench` times: random tokens through a model, the same in every repetition.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "tensor/matrix.h"
+
+namespace winnow::cli {
+
+/// A model with one prompt and several sequences to continue. Holds a cache for each sequence.
+class Workload {
+ public:
+  static constexpr std::uint64_t kSeed = 0;
+  static constexpr std::size_t kPrefillChunk = 512;  // as in `run`
+  /// Single tokens that bring code and weights into reach before the clock starts.
+  static constexpr std::size_t kWarmUpTokens = 16;
+
+  /// `engine` is borrowed. prompt, generate: tokens, at least 1; sequences: at least 1.
+  Workload(engine::Engine& engine, std::size_t prompt, std::size_t generate, std::size_t sequences);
+
+  // All return seconds, begin with empty caches, and throw Error{kInterrupted} when asked to stop.
+
+  /// The whole prompt.
+  double prefill(const Log& log);
+  /// `count` tokens of the first sequence, one at a time; at most `generate`.
+  double decode(std::size_t count, const Log& log);
+  /// `count` tokens of every sequence, a step taking one of each.
+  double decode_together(std::size_t count, const Log& log, engine::Observer* observer = nullptr);
+
+ private:
+  double run(std::size_t count, std::size_t chunk, const Log& log);
+
+  engine::Engine& engine_;
+  std::size_t prompt_;
+  std::vector<engine::KvCache> caches_;       // [sequences]; the first has room for all
+  std::vector<std::vector<TokenId>> tokens_;  // [sequences][capacity]
+  std::vector<engine::SequenceInput> step_;   // [sequences]
+  tensor::Matrix<float> logits_;              // [sequences, vocab_size]
+};
+
+}  // namespace winnow::cli

@@ -1,0 +1,31 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/expert_census.h"
+
+namespace winnow::engine {
+
+ExpertCensus::ExpertCensus(const model::Checkpoint& checkpoint)
+    : expert_bytes_(checkpoint.spec().num_hidden_layers) {
+  checkpoint.for_each_role([&](model::Role role, LayerId layer) {
+    if (!model::traits(role).per_expert) return;
+    auto& bytes = expert_bytes_[index(layer)];
+    bytes.resize(checkpoint.part_count(role, layer));
+    for (std::uint32_t expert = 0; expert < bytes.size(); ++expert) {
+      bytes[expert] += checkpoint.at(role, layer, ExpertId{expert}).bytes().value;
+    }
+  });
+}
+
+void ExpertCensus::on_routing(LayerId layer, tensor::MatrixView<const float>,
+                              const RoutingView& routing) {
+  const auto& bytes = expert_bytes_[index(layer)];
+  chosen_.assign(bytes.size(), false);
+  for (const ExpertId expert : routing.experts) {
+    if (chosen_[index(expert)]) continue;
+    chosen_[index(expert)] = true;
+    ++experts_;
+    bytes_ += bytes[index(expert)];
+  }
+}
+
+}  // namespace winnow::engine
