@@ -15,8 +15,8 @@ namespace winnow::kernels::avx2 {
 /// value, 13 of 16.
 inline constexpr std::size_t kAttentionSums = 8;
 
-/// kLanes int8 codes.
-WINNOW_INLINE Ints load_codes(const std::byte* p) {
+/// kLanes int8 codes, one to a lane.
+WINNOW_INLINE Ints widen_codes(const std::byte* p) {
   return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
 /// kLanes floats as f16, to nearest even.

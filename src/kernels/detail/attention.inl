@@ -69,7 +69,7 @@ struct CodeStorage {
     return broadcast_f16(strip + layout.scales_offset() + 2 * index);
   }
   WINNOW_INLINE static Floats read(const std::byte* strip, std::size_t index, Scale scale) {
-    return mul(to_floats(load_codes(strip + index)), scale);
+    return mul(to_floats(widen_codes(strip + index)), scale);
   }
 };
 
