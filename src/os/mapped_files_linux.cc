@@ -19,10 +19,11 @@ namespace {
 // as available, so this is what must be left when all of it is given up.
 constexpr Bytes kMargin{std::uint64_t{512} << 20};
 
-// The thread competes with the pool's spinning workers, and on a busy machine nobody else gives it
-// time. At nice 10 it gets a tenth of a core there; at nice 19 (1.5 %) a file of some GB would take
-// minutes, most of a run.
-constexpr int kNice = 10;
+// The thread competes with the pool's workers, which leave no processor idle while tokens are made.
+// The copy costs the same whenever it is done and the gain begins with its end, so it should not
+// take for ever: at nice 5 it gets a quarter of a core there, some GB in 10 s; at nice 10 a tenth;
+// at nice 19 (1.5 %) it would outlast most runs. On an idle machine it gets what it can use.
+constexpr int kNice = 5;
 
 /// Lowers the calling thread's priority, as far as allowed.
 void step_back() { (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice); }
