@@ -3,6 +3,8 @@
 // Products with few tokens. Four rows are read side by side: the four partial sums of each part are
 // then reduced to one vector with nine additions and shuffles, where every lane is (part, row).
 
+inline constexpr std::size_t kPrefetchBytes = 8192;
+
 /// Tokens in the decoder's order, each value beside its vector of codes so that the loop over units
 /// only loads. Points into scratch memory.
 struct OrderedTokens {
@@ -102,6 +104,11 @@ WINNOW_INLINE void add_units(const typename D::Cursor (&rows)[4], std::size_t fi
   (add_unit<D, kTokens, kUnit>(rows, scales[kUnit], offsets[kUnit], first_unit + kUnit, tile), ...);
 }
 
+/// Whole tiles of `tile_bytes`, at least kPrefetchBytes.
+constexpr std::size_t prefetch_distance(std::size_t tile_bytes) {
+  return (kPrefetchBytes + tile_bytes - 1) / tile_bytes * tile_bytes;
+}
+
 /// Four rows of y for kTokens tokens; rows beyond `count` repeat the last and are not written.
 template <class D, std::size_t kTokens>
 void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_bytes,
@@ -114,10 +121,11 @@ void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_byt
   }
   constexpr auto kUnits = std::make_index_sequence<D::kUnits>{};
   typename D::Cursor at[4];
+  const std::size_t ahead = prefetch_distance(4 * row_bytes);
   for (std::size_t step = 0; step < steps.whole; ++step) {
     for (std::size_t e = 0; e < 4; ++e) {
       at[e] = D::at(rows[e], step);
-      if constexpr (kTokens == 1) D::prefetch(at[e], 4 * row_bytes);
+      if constexpr (kTokens == 1) D::prefetch(at[e], ahead);
     }
     add_units<D, kTokens>(at, step * D::kUnits, tile, kUnits);
   }
