@@ -151,16 +151,29 @@ template <unsigned kShift, unsigned kMask>
 WINNOW_INLINE Codes field(Codes v) {
   return _mm256_and_si256(_mm256_srli_epi16(v, kShift), _mm256_set1_epi8(kMask));
 }
-template <unsigned kLower, unsigned kUpper, unsigned kMask>
+/// Bits of every byte moved right by kShift (left where negative) and cut to kMask, which leaves
+/// only bits that stay in their byte; the shift may differ between halves or parts.
+template <int kLower, int kUpper, unsigned kMask>
 WINNOW_INLINE Codes field_by_half(Codes v) {
   static_assert(kLower == kUpper, "the two parts of a unit are neighbours here");
-  return field<kLower, kMask>(v);
+  const Codes moved = kLower >= 0 ? _mm256_srli_epi16(v, kLower >= 0 ? kLower : 0)
+                                  : _mm256_slli_epi16(v, kLower < 0 ? -kLower : 0);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(kMask));
 }
-template <unsigned kFirst, unsigned kStep, unsigned kMask>
+template <int kFirst, int kStep, unsigned kMask>
 WINNOW_INLINE Codes field_by_part(Codes v) {
-  constexpr int a = kFirst, b = kFirst + kStep;
-  const Ints counts = _mm256_setr_epi32(a, a, a, a, b, b, b, b);
-  return _mm256_and_si256(_mm256_srlv_epi32(v, counts), _mm256_set1_epi8(kMask));
+  constexpr int a = kFirst & 31, b = (kFirst + kStep) & 31;  // a rotation of 32 bits
+  const Ints right = _mm256_setr_epi32(a, a, a, a, b, b, b, b);
+  const Ints left = _mm256_sub_epi32(_mm256_set1_epi32(32), right);
+  const Ints moved = _mm256_or_si256(_mm256_srlv_epi32(v, right), _mm256_sllv_epi32(v, left));
+  return _mm256_and_si256(moved, _mm256_set1_epi8(kMask));
+}
+/// Even and odd 16 bytes of the 64 at p.
+WINNOW_INLINE void load_alternate(const std::byte* p, Codes& even, Codes& odd) {
+  const Codes a = load_codes(p);
+  const Codes b = load_codes(p + 32);
+  even = _mm256_permute2x128_si256(a, b, 0x20);
+  odd = _mm256_permute2x128_si256(a, b, 0x31);
 }
 /// Byte j of part q is kValue where bit j of the 16 bits at p + q * kStride is set, else 0.
 template <std::size_t kStride, int kValue>
@@ -198,6 +211,17 @@ WINNOW_INLINE Ints load_ints(const std::int32_t* p) {
 WINNOW_INLINE Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 WINNOW_INLINE Ints broadcast(std::int32_t v) { return _mm256_set1_epi32(v); }
 
+using x86::Bytes16;
+using x86::interleave_rows;
+using x86::load_bytes16;
+using x86::load_columns;
+using x86::make_bytes16;
+using x86::merge;
+using x86::small_field;
+using x86::split_pairs;
+using x86::spread_bits;
+using x86::transpose_bytes;
+
 // --- four rows at a time: lane 4 q + e belongs to part q of row e
 // ---------------------------------
 
@@ -208,6 +232,19 @@ WINNOW_INLINE Ints sum_parts(const Ints (&rows)[4]) {
   const Ints b = _mm256_add_epi32(_mm256_unpacklo_epi32(rows[2], rows[3]),
                                   _mm256_unpackhi_epi32(rows[2], rows[3]));
   return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+/// The same where a lane, and for kPairsFit the sum of two, is below 2^15: 16-bit words are packed
+/// and added by multiplying with 1.
+template <bool kPairsFit>
+WINNOW_INLINE Ints sum_small_parts(const Ints (&rows)[4]) {
+  const Ints ones = _mm256_set1_epi16(1);
+  const Ints a = _mm256_madd_epi16(_mm256_packs_epi32(rows[0], rows[1]), ones);
+  const Ints b = _mm256_madd_epi16(_mm256_packs_epi32(rows[2], rows[3]), ones);
+  if constexpr (kPairsFit) return _mm256_madd_epi16(_mm256_packs_epi32(a, b), ones);
+  const __m256 x = _mm256_castsi256_ps(a);
+  const __m256 y = _mm256_castsi256_ps(b);
+  return _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)),
+                          _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd)));
 }
 /// The four rows' totals: part 0 + part 1.
 WINNOW_INLINE __m128 add_parts(Floats v) {
@@ -239,6 +276,12 @@ WINNOW_INLINE Floats halves_of_rows(const std::byte* const (&rows)[4], std::size
   const std::uint64_t four = detail::four_halves(rows, offset);
   return _mm256_cvtph_ps(x86::make_bytes16(four, four));
 }
+/// Four f16 of the low (or high) 8 bytes, the same in all parts.
+WINNOW_INLINE void repeat_halves(Bytes16 v, Floats& low, Floats& high) {
+  const __m256 both = _mm256_cvtph_ps(v);
+  low = _mm256_permute2f128_ps(both, both, 0x00);
+  high = _mm256_permute2f128_ps(both, both, 0x11);
+}
 /// The byte at rows[e] + q * kStride.
 template <std::size_t kStride>
 WINNOW_INLINE Ints bytes_of_blocks(const std::byte* const (&rows)[4]) {
@@ -253,13 +296,6 @@ WINNOW_INLINE Floats powers_of_two(Ints exponents) {
   const Ints small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), exponents);
   return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, subnormal, small));
 }
-
-using x86::Bytes16;
-using x86::interleave_rows;
-using x86::load_bytes16;
-using x86::make_bytes16;
-using x86::nibbles;
-using x86::spread_bits;
 
 /// Signed bytes as floats: part q gets the four rows' bytes of group kGroups[q]. `quads[k]` holds
 /// groups 4 k to 4 k + 3 (see interleave_rows). Both groups are in one quad.

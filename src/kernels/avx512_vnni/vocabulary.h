@@ -137,16 +137,26 @@ template <unsigned kShift, unsigned kMask>
 WINNOW_INLINE Codes field(Codes v) {
   return _mm512_and_si512(_mm512_srli_epi16(v, kShift), _mm512_set1_epi8(kMask));
 }
-template <unsigned kLower, unsigned kUpper, unsigned kMask>
+/// Bits of every byte moved right by kShift (left where negative) and cut to kMask, which leaves
+/// only bits that stay in their byte; the shift may differ between halves or parts.
+template <int kLower, int kUpper, unsigned kMask>
 WINNOW_INLINE Codes field_by_half(Codes v) {
-  const Ints counts = _mm512_inserti64x4(_mm512_set1_epi32(kLower), _mm256_set1_epi32(kUpper), 1);
-  return _mm512_and_si512(_mm512_srlv_epi32(v, counts), _mm512_set1_epi8(kMask));
+  const Ints counts =
+      _mm512_inserti64x4(_mm512_set1_epi32(kLower), _mm256_set1_epi32(kUpper), 1);
+  return _mm512_and_si512(_mm512_rorv_epi32(v, counts), _mm512_set1_epi8(kMask));
 }
-template <unsigned kFirst, unsigned kStep, unsigned kMask>
+template <int kFirst, int kStep, unsigned kMask>
 WINNOW_INLINE Codes field_by_part(Codes v) {
   constexpr int a = kFirst, b = kFirst + kStep, c = kFirst + 2 * kStep, d = kFirst + 3 * kStep;
   const Ints counts = _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
-  return _mm512_and_si512(_mm512_srlv_epi32(v, counts), _mm512_set1_epi8(kMask));
+  return _mm512_and_si512(_mm512_rorv_epi32(v, counts), _mm512_set1_epi8(kMask));
+}
+/// Even and odd 16 bytes of the 128 at p.
+WINNOW_INLINE void load_alternate(const std::byte* p, Codes& even, Codes& odd) {
+  const Codes a = load_codes(p);
+  const Codes b = load_codes(p + 64);
+  even = _mm512_shuffle_i64x2(a, b, 0x88);
+  odd = _mm512_shuffle_i64x2(a, b, 0xdd);
 }
 /// Byte j of part q is kValue where bit j of the 16 bits at p + q * kStride is set, else 0.
 template <std::size_t kStride, int kValue>
@@ -202,6 +212,17 @@ WINNOW_INLINE Codes broadcast_quad(const std::int8_t* p) {
   return _mm512_set1_epi32(quad);
 }
 
+using x86::Bytes16;
+using x86::interleave_rows;
+using x86::load_bytes16;
+using x86::load_columns;
+using x86::make_bytes16;
+using x86::merge;
+using x86::small_field;
+using x86::split_pairs;
+using x86::spread_bits;
+using x86::transpose_bytes;
+
 // --- four rows at a time: lane 4 q + e belongs to part q of row e
 // ---------------------------------
 
@@ -212,6 +233,19 @@ WINNOW_INLINE Ints sum_parts(const Ints (&rows)[4]) {
   const Ints b = _mm512_add_epi32(_mm512_unpacklo_epi32(rows[2], rows[3]),
                                   _mm512_unpackhi_epi32(rows[2], rows[3]));
   return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+/// The same where a lane, and for kPairsFit the sum of two, is below 2^15: 16-bit words are packed
+/// and added by multiplying with 1.
+template <bool kPairsFit>
+WINNOW_INLINE Ints sum_small_parts(const Ints (&rows)[4]) {
+  const Ints ones = _mm512_set1_epi16(1);
+  const Ints a = _mm512_madd_epi16(_mm512_packs_epi32(rows[0], rows[1]), ones);
+  const Ints b = _mm512_madd_epi16(_mm512_packs_epi32(rows[2], rows[3]), ones);
+  if constexpr (kPairsFit) return _mm512_madd_epi16(_mm512_packs_epi32(a, b), ones);
+  const __m512 x = _mm512_castsi512_ps(a);
+  const __m512 y = _mm512_castsi512_ps(b);
+  return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
+                          _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
 }
 /// The four rows' totals: (part 0 + part 2) + (part 1 + part 3).
 WINNOW_INLINE __m128 add_parts(Floats v) {
@@ -254,6 +288,12 @@ WINNOW_INLINE Floats halves_of_rows(const std::byte* const (&rows)[4], std::size
   const auto four = static_cast<std::int64_t>(detail::four_halves(rows, offset));
   return _mm512_broadcast_f32x4(_mm_cvtph_ps(_mm_cvtsi64_si128(four)));
 }
+/// Four f16 of `low` (or `high`) 8 bytes, the same in all parts.
+WINNOW_INLINE void repeat_halves(Bytes16 v, Floats& low, Floats& high) {
+  const __m256 both = _mm256_cvtph_ps(v);
+  low = _mm512_broadcast_f32x4(_mm256_castps256_ps128(both));
+  high = _mm512_broadcast_f32x4(_mm256_extractf128_ps(both, 1));
+}
 /// The byte at rows[e] + q * kStride.
 template <std::size_t kStride>
 WINNOW_INLINE Ints bytes_of_blocks(const std::byte* const (&rows)[4]) {
@@ -268,13 +308,6 @@ WINNOW_INLINE Floats powers_of_two(Ints exponents) {
   const __mmask16 small = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
   return _mm512_castsi512_ps(_mm512_mask_blend_epi32(small, normal, subnormal));
 }
-
-using x86::Bytes16;
-using x86::interleave_rows;
-using x86::load_bytes16;
-using x86::make_bytes16;
-using x86::nibbles;
-using x86::spread_bits;
 
 /// Signed bytes as floats: part q gets the four rows' bytes of group kGroups[q]. `quads[k]` holds
 /// groups 4 k to 4 k + 3 (see interleave_rows). The first two groups share a quad, and so do the

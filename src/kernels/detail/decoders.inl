@@ -12,9 +12,20 @@
 
 /// What the vectors of a decoder hold.
 enum class CodeRange {
-  kSmall,   ///< code + kRaise, in [0, 127]
+  kSmall,   ///< code + kRaise, in [0, kLargest], kLargest <= 127
   kSigned,  ///< the code itself, in [-128, 127]
 };
+
+/// The largest sum of products in a lane is 4 * kUnitVectors * kLargest * 127.
+template <class D>
+WINNOW_INLINE Ints sum_parts_of(const Ints (&rows)[4]) {
+  constexpr std::int32_t kLane = 4 * static_cast<std::int32_t>(D::kUnitVectors) * D::kLargest * 127;
+  if constexpr (kLane >= 1 << 15) {
+    return sum_parts(rows);
+  } else {
+    return sum_small_parts<(2 * kLane < 1 << 15)>(rows);
+  }
+}
 
 /// The weights' products are too large by this many times the activations.
 template <class D>
@@ -43,11 +54,10 @@ WINNOW_INLINE void all_unit_bytes(const Bytes16 (&quads)[4], Floats (&out)[D::kU
   ((out[kUnit] = unit_bytes<D, kGroupsPerByte, kUnit>(quads, std::make_index_sequence<kParts>{})),
    ...);
 }
+/// `quads[k]` holds bytes 4 k to 4 k + 3 of each row, as interleave_rows makes it.
 template <class D, std::size_t kGroupsPerByte>
-WINNOW_INLINE void super_block_scales(const Bytes16 (&rows)[4], Floats scale, float bias,
+WINNOW_INLINE void super_block_scales(const Bytes16 (&quads)[4], Floats scale, float bias,
                                       Floats (&out)[D::kUnits]) {
-  Bytes16 quads[4];
-  interleave_rows(rows, quads);
   all_unit_bytes<D, kGroupsPerByte>(quads, out, std::make_index_sequence<D::kUnits>{});
   for (Floats& unit : out) {
     if (bias != 0) unit = sub(unit, broadcast(bias));
@@ -93,6 +103,7 @@ struct UnpackedRows {
   static constexpr std::size_t kUnitVectors = 1;
   static constexpr CodeRange kRange = CodeRange::kSigned;
   static constexpr std::int32_t kRaise = 0;
+  static constexpr std::int32_t kLargest = 255;
   static constexpr bool kHasOffsets = kWithOffsets;
   static constexpr std::size_t group(std::size_t /*unit*/, std::size_t part) { return part; }
 

@@ -87,7 +87,7 @@ WINNOW_INLINE void add_unit(const typename D::Cursor (&rows)[4], Floats scale, F
       const Codes codes = load_codes(x.codes + (unit * D::kUnitVectors + h) * kParts * 16);
       for (std::size_t e = 0; e < 4; ++e) sums[e] = add_dot<D>(sums[e], weights[e][h], codes);
     }
-    Ints dots = sum_parts(sums);
+    Ints dots = sum_parts_of<D>(sums);
     if constexpr (kExcess<D> != 0) dots = sub(dots, load_ints(x.excess + unit * kLanes));
     Floats term = mul(to_floats(dots), scale);
     if constexpr (D::kHasOffsets) term = fnma(offset, load(x.sums + unit * kLanes), term);

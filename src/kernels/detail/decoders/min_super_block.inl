@@ -16,6 +16,7 @@ struct MinSuperBlocks {
   static constexpr std::size_t kUnitVectors = 2;
   static constexpr CodeRange kRange = CodeRange::kSmall;
   static constexpr std::int32_t kRaise = 0;
+  static constexpr std::int32_t kLargest = (1 << kBits) - 1;
   static constexpr bool kHasOffsets = true;
   static constexpr std::size_t sub_block(std::size_t unit, std::size_t part) {
     return unit / 2 * 2 * kParts + 2 * part + unit % 2;
@@ -26,32 +27,37 @@ struct MinSuperBlocks {
 
   template <std::size_t kUnit>
   WINNOW_INLINE static void codes(const std::byte* p, Codes (&out)[kUnitVectors]) {
+    Codes nibbles[2];
+    load_alternate(p + kNibbles + kUnit / 2 * 32 * kParts, nibbles[0], nibbles[1]);
     for (std::size_t h = 0; h < 2; ++h) {
-      const Codes bytes = load_parts<32>(p + kNibbles + kUnit / 2 * 32 * kParts + 16 * h);
-      out[h] = field<kUnit % 2 * 4, 15>(bytes);
-      if constexpr (kBits == 5) {
+      out[h] = field<kUnit % 2 * 4, 15>(nibbles[h]);
+      if constexpr (kBits == 5) {  // the fifth bit, from its place in the byte to bit 4
+        constexpr int kMove = static_cast<int>(sub_block(kUnit, 0)) - 4;
         const Codes bits = load_repeated(p + kHighCodes + 16 * h);
-        const Codes fifth = field_by_part<sub_block(kUnit, 0), 2, 1>(bits);
-        out[h] = merge(out[h], shift_left<4>(fifth));
+        out[h] = merge(out[h], field_by_part<kMove, 2, 16>(bits));
       }
     }
   }
   WINNOW_INLINE static void scales(const std::byte* const (&rows)[4], Floats (&scales)[kUnits],
                                    Floats (&offsets)[kUnits]) {
-    constexpr std::uint64_t kLow = 0x0f0f0f0f;
-    constexpr std::uint64_t kHigh = 0x30303030;
-    constexpr std::uint64_t kSix = 0x3f3f3f3f;
-    Bytes16 s[4];
-    Bytes16 m[4];
-    for (std::size_t e = 0; e < 4; ++e) {
-      const std::uint64_t a = detail::load_as<std::uint32_t>(rows[e] + kScales);
-      const std::uint64_t b = detail::load_as<std::uint32_t>(rows[e] + kScales + 4);
-      const std::uint64_t c = detail::load_as<std::uint32_t>(rows[e] + kScales + 8);
-      s[e] = make_bytes16((a & kSix) | ((c & kLow) | (a >> 2 & kHigh)) << 32, 0);
-      m[e] = make_bytes16((b & kSix) | ((c >> 4 & kLow) | (b >> 2 & kHigh)) << 32, 0);
-    }
-    super_block_scales<MinSuperBlocks, 2>(s, halves_of_rows(rows, 0), /*bias=*/0.0F, scales);
-    super_block_scales<MinSuperBlocks, 2>(m, halves_of_rows(rows, 2), /*bias=*/0.0F, offsets);
+    Bytes16 columns[4];  // four rows' d and dmin, then their three words of 6-bit fields
+    load_columns(rows, columns);
+    const Bytes16 late = columns[3];
+    const Bytes16 s[4] = {
+        transpose_bytes(small_field<0, 63>(columns[1])),
+        transpose_bytes(merge(small_field<0, 15>(late), small_field<2, 48>(columns[1]))),
+        {},
+        {}};
+    const Bytes16 m[4] = {
+        transpose_bytes(small_field<0, 63>(columns[2])),
+        transpose_bytes(merge(small_field<4, 15>(late), small_field<2, 48>(columns[2]))),
+        {},
+        {}};
+    Floats scale;
+    Floats min_scale;
+    repeat_halves(split_pairs(columns[0]), scale, min_scale);
+    super_block_scales<MinSuperBlocks, 2>(s, scale, /*bias=*/0.0F, scales);
+    super_block_scales<MinSuperBlocks, 2>(m, min_scale, /*bias=*/0.0F, offsets);
   }
 };
 

@@ -15,6 +15,7 @@ struct NibbleBlocks {
   static constexpr std::size_t kUnitVectors = 2;
   static constexpr CodeRange kRange = CodeRange::kSmall;
   static constexpr std::int32_t kRaise = kWithBase ? 0 : 1 << (kBits - 1);
+  static constexpr std::int32_t kLargest = (1 << kBits) - 1;
   static constexpr bool kHasOffsets = kWithBase;
   static constexpr std::size_t group(std::size_t /*unit*/, std::size_t part) { return 2 * part; }
 

@@ -11,6 +11,7 @@ struct Q8Blocks {
   static constexpr std::size_t kUnitVectors = 2;
   static constexpr CodeRange kRange = CodeRange::kSigned;
   static constexpr std::int32_t kRaise = 0;
+  static constexpr std::int32_t kLargest = 255;
   static constexpr bool kHasOffsets = false;
   static constexpr std::size_t group(std::size_t /*unit*/, std::size_t part) { return 2 * part; }
 

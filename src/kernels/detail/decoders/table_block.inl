@@ -18,6 +18,7 @@ struct Iq4NlBlocks {
   static constexpr std::size_t kUnitVectors = 2;
   static constexpr CodeRange kRange = CodeRange::kSigned;
   static constexpr std::int32_t kRaise = 0;
+  static constexpr std::int32_t kLargest = 255;
   static constexpr bool kHasOffsets = false;
   static constexpr std::size_t group(std::size_t /*unit*/, std::size_t part) { return 2 * part; }
 
@@ -42,6 +43,7 @@ struct Mxfp4Blocks {
   static constexpr std::size_t kUnitVectors = 2;
   static constexpr CodeRange kRange = CodeRange::kSmall;
   static constexpr std::int32_t kRaise = 12;
+  static constexpr std::int32_t kLargest = 24;
   static constexpr bool kHasOffsets = false;
   static constexpr std::size_t group(std::size_t /*unit*/, std::size_t part) { return 2 * part; }
 
@@ -65,6 +67,7 @@ struct Iq4XsBlocks {
   static constexpr std::size_t kUnitVectors = 2;
   static constexpr CodeRange kRange = CodeRange::kSigned;
   static constexpr std::int32_t kRaise = 0;
+  static constexpr std::int32_t kLargest = 255;
   static constexpr bool kHasOffsets = false;
   static constexpr std::size_t group(std::size_t unit, std::size_t part) {
     return 2 * (unit * kParts + part);
@@ -86,7 +89,9 @@ struct Iq4XsBlocks {
           spread_bits(detail::load_as<std::uint16_t>(rows[e] + 2), 0x3030303030303030ULL);
       bytes[e] = make_bytes16(low | high, 0);
     }
-    super_block_scales<Iq4XsBlocks, 2>(bytes, halves_of_rows(rows, 0), /*bias=*/32.0F, scales);
+    Bytes16 quads[4];
+    interleave_rows(bytes, quads);
+    super_block_scales<Iq4XsBlocks, 2>(quads, halves_of_rows(rows, 0), /*bias=*/32.0F, scales);
   }
 };
 

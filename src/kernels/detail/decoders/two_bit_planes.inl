@@ -32,6 +32,7 @@ struct Q2KBlocks : TwoBitPlanes {
 
   static constexpr std::size_t kBytes = 84;
   static constexpr std::int32_t kRaise = 0;
+  static constexpr std::int32_t kLargest = 3;
   static constexpr bool kHasOffsets = true;
 
   template <std::size_t kUnit>
@@ -40,12 +41,17 @@ struct Q2KBlocks : TwoBitPlanes {
   }
   WINNOW_INLINE static void scales(const std::byte* const (&rows)[4], Floats (&scales)[kUnits],
                                    Floats (&offsets)[kUnits]) {
+    Bytes16 both[4];
+    for (std::size_t e = 0; e < 4; ++e) {
+      both[e] = load_bytes16(rows[e]);
+    }
+    Bytes16 quads[4];
+    interleave_rows(both, quads);
     Bytes16 s[4];
     Bytes16 m[4];
-    for (std::size_t e = 0; e < 4; ++e) {
-      const Bytes16 both = load_bytes16(rows[e]);
-      s[e] = nibbles<0>(both);
-      m[e] = nibbles<4>(both);
+    for (std::size_t k = 0; k < 4; ++k) {
+      s[k] = small_field<0, 15>(quads[k]);
+      m[k] = small_field<4, 15>(quads[k]);
     }
     super_block_scales<Q2KBlocks, 1>(s, halves_of_rows(rows, kScale), /*bias=*/0.0F, scales);
     super_block_scales<Q2KBlocks, 1>(m, halves_of_rows(rows, kMinScale), /*bias=*/0.0F, offsets);
@@ -59,14 +65,15 @@ struct Q3KBlocks : TwoBitPlanes {
 
   static constexpr std::size_t kBytes = 110;
   static constexpr std::int32_t kRaise = 4;
+  static constexpr std::int32_t kLargest = 7;
   static constexpr bool kHasOffsets = false;
 
   template <std::size_t kUnit>
   WINNOW_INLINE static void codes(const std::byte* p, Codes (&out)[kUnitVectors]) {
-    constexpr unsigned kLower = 4 * half(kUnit) + plane(kUnit);
-    constexpr unsigned kUpper = kParts == 4 ? kLower + 4 : kLower;
-    const Codes third = field_by_half<kLower, kUpper, 1>(load_pairs(p + 16 * side(kUnit)));
-    out[0] = merge(fields<kUnit>(p + kLowCodes), shift_left<2>(third));
+    constexpr int kLower = static_cast<int>(4 * half(kUnit) + plane(kUnit)) - 2;  // to bit 2
+    constexpr int kUpper = kParts == 4 ? kLower + 4 : kLower;
+    const Codes third = field_by_half<kLower, kUpper, 4>(load_pairs(p + 16 * side(kUnit)));
+    out[0] = merge(fields<kUnit>(p + kLowCodes), third);
   }
   WINNOW_INLINE static void scales(const std::byte* const (&rows)[4], Floats (&scales)[kUnits],
                                    Floats (&/*offsets*/)[kUnits]) {
@@ -80,7 +87,9 @@ struct Q3KBlocks : TwoBitPlanes {
       const std::uint64_t second = (high & kPairs) | (high >> 2 & kPairs) << 32;
       bytes[e] = make_bytes16((low & kNibbles) | first, (low >> 4 & kNibbles) | second);
     }
-    super_block_scales<Q3KBlocks, 1>(bytes, halves_of_rows(rows, kScale), /*bias=*/32.0F, scales);
+    Bytes16 quads[4];
+    interleave_rows(bytes, quads);
+    super_block_scales<Q3KBlocks, 1>(quads, halves_of_rows(rows, kScale), /*bias=*/32.0F, scales);
   }
 };
 
