@@ -149,7 +149,8 @@ WINNOW_INLINE Codes load_repeated(const std::byte* p) {
 /// (byte >> shift) & mask in every byte; the shift may differ between halves or parts.
 template <unsigned kShift, unsigned kMask>
 WINNOW_INLINE Codes field(Codes v) {
-  return _mm256_and_si256(_mm256_srli_epi16(v, kShift), _mm256_set1_epi8(kMask));
+  const Codes moved = kShift == 0 ? v : _mm256_srli_epi16(v, kShift);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(kMask));
 }
 /// Bits of every byte moved right by kShift (left where negative) and cut to kMask, which leaves
 /// only bits that stay in their byte; the shift may differ between halves or parts.

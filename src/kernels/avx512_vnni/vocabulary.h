@@ -135,14 +135,14 @@ WINNOW_INLINE Codes load_repeated(const std::byte* p) {
 /// (byte >> shift) & mask in every byte; the shift may differ between halves or parts.
 template <unsigned kShift, unsigned kMask>
 WINNOW_INLINE Codes field(Codes v) {
-  return _mm512_and_si512(_mm512_srli_epi16(v, kShift), _mm512_set1_epi8(kMask));
+  const Codes moved = kShift == 0 ? v : _mm512_srli_epi16(v, kShift);
+  return _mm512_and_si512(moved, _mm512_set1_epi8(kMask));
 }
 /// Bits of every byte moved right by kShift (left where negative) and cut to kMask, which leaves
 /// only bits that stay in their byte; the shift may differ between halves or parts.
 template <int kLower, int kUpper, unsigned kMask>
 WINNOW_INLINE Codes field_by_half(Codes v) {
-  const Ints counts =
-      _mm512_inserti64x4(_mm512_set1_epi32(kLower), _mm256_set1_epi32(kUpper), 1);
+  const Ints counts = _mm512_inserti64x4(_mm512_set1_epi32(kLower), _mm256_set1_epi32(kUpper), 1);
   return _mm512_and_si512(_mm512_rorv_epi32(v, counts), _mm512_set1_epi8(kMask));
 }
 template <int kFirst, int kStep, unsigned kMask>
@@ -271,9 +271,29 @@ WINNOW_INLINE Floats floats_of_rows(const float* const (&rows)[4]) {
   return _mm512_insertf32x8(_mm512_castps256_ps512(low),
                             _mm256_insertf128_ps(_mm256_castps128_ps256(c), d, 1), 1);
 }
-/// f16 at rows[e] + offset + q * kStride.
+/// Which 16-bit word of two registers goes to lane 4 q + e: word q * kWords of the first for row
+/// kRow, of the second for the next row.
+template <std::size_t kWords, std::size_t kRow>
+WINNOW_INLINE Ints word_order() {
+  constexpr auto at = [](std::size_t lane) {
+    const std::size_t word = lane / 4 * kWords;
+    return static_cast<short>(lane % 4 == kRow + 1 ? 32 + word : word);
+  };
+  return _mm512_castsi256_si512(_mm256_setr_epi16(at(0), at(1), at(2), at(3), at(4), at(5), at(6),
+                                                  at(7), at(8), at(9), at(10), at(11), at(12),
+                                                  at(13), at(14), at(15)));
+}
+/// f16 at rows[e] + offset + q * kStride. Where the four lie within 64 bytes, those are read.
 template <std::size_t kStride>
 WINNOW_INLINE Floats halves_of_blocks(const std::byte* const (&rows)[4], std::size_t offset) {
+  if constexpr (3 * kStride + 2 <= 64) {
+    const Codes a = _mm512_permutex2var_epi16(
+        load_codes(rows[0] + offset), word_order<kStride / 2, 0>(), load_codes(rows[1] + offset));
+    const Codes b = _mm512_permutex2var_epi16(
+        load_codes(rows[2] + offset), word_order<kStride / 2, 2>(), load_codes(rows[3] + offset));
+    return _mm512_cvtph_ps(
+        _mm256_mask_blend_epi16(0xcccc, _mm512_castsi512_si256(a), _mm512_castsi512_si256(b)));
+  }
   __m128i parts[kParts];
   for (std::size_t q = 0; q < kParts; ++q) {
     parts[q] = _mm_cvtsi64_si128(

@@ -14,6 +14,9 @@ struct Panel {
   std::size_t units;          ///< of each part, those beyond the row's end included
   std::int32_t excess;        ///< kExcess of the decoder
   std::size_t valid[kParts];  ///< units of each part that lie in the row
+  /// The packed rows of the next panel, asked for while this one is multiplied.
+  const std::byte* next;
+  std::size_t next_lines;  ///< cache lines to ask for at each unit of a tile
 };
 
 inline constexpr std::size_t kPanelRows = kPanelVectors * kLanes;
@@ -189,12 +192,15 @@ void multiply_panel_tile(const Panel& panel, const QuantizedActivations& x, std:
     tokens.sums[t] = x.sums_of(token + t);
   }
   Floats parts[kVectors][kTokens][kParts];
+  const std::byte* next =
+      panel.next + token / kPanelTile * panel.next_lines * kParts * panel.units * 64;
   for (std::size_t q = 0; q < kParts; ++q) {
     Floats sums[kVectors][kTokens];
     for (auto& vector : sums) {
       for (Floats& sum : vector) sum = broadcast(0.0F);
     }
     for (std::size_t unit = 0; unit < panel.valid[q]; ++unit) {
+      for (std::size_t i = 0; i < panel.next_lines; ++i, next += 64) __builtin_prefetch(next);
       const std::size_t at = (q * panel.units + unit) * kPanelVectors;
       add_panel_unit<Kind, kVectors, kTokens>(
           panel.codes + at * Kind::kUnitVectors * 4 * kVectorBytes, panel.scales + at * kLanes,
@@ -246,18 +252,28 @@ void multiply_panel(const Panel& panel, const QuantizedActivations& x, tensor::M
   multiply_panel_tokens<Kind, kVectors, kPanelTile>(panel, x, 0, tiles, y, row, count);
 }
 
+/// Spreads the lines of the next panel over the units of all tiles.
+WINNOW_INLINE void aim_prefetch(Panel& panel, const std::byte* next, std::size_t bytes,
+                                std::size_t tokens) {
+  const std::size_t lines = (bytes + 63) / 64;
+  const std::size_t places = (tokens + kPanelTile - 1) / kPanelTile * kParts * panel.units;
+  panel.next = next;
+  panel.next_lines = (lines + places - 1) / places;
+}
+
 template <class D>
 void multiply_panels(const quant::PackedMatrix& w, std::size_t first_row, std::size_t end_row,
                      const QuantizedActivations& x, tensor::MatrixView<float> y,
                      std::byte* scratch) {
   const Steps<D> steps(w.cols);
-  const Panel panel = lay_out_panel<D>(steps, w.cols, scratch);
+  Panel panel = lay_out_panel<D>(steps, w.cols, scratch);
   for (std::size_t row = first_row; row < end_row; row += kPanelRows) {
     const std::size_t count = end_row - row < kPanelRows ? end_row - row : kPanelRows;
     for (std::size_t v = 0; v < kPanelVectors && v * kLanes < count; ++v) {
       const std::size_t left = count - v * kLanes;
       fill_vector<D>(w, row + v * kLanes, left < kLanes ? left : kLanes, v, steps, panel, scratch);
     }
+    aim_prefetch(panel, w.row(row + count), kPanelRows * w.row_bytes(), x.tokens);
     using Kind = PanelKind<D::kUnitVectors, D::kHasOffsets, D::kRange>;
     multiply_panel<Kind>(panel, x, y, row, count);
   }

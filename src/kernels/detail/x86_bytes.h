@@ -57,10 +57,13 @@ WINNOW_INLINE Bytes16 transpose_bytes(Bytes16 v) {
 WINNOW_INLINE Bytes16 split_pairs(Bytes16 v) {
   return _mm_shuffle_epi8(v, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
 }
-/// (byte >> shift) & mask in every byte.
-template <unsigned kShift, unsigned kMask>
+/// Bits of every byte moved right by kShift (left where negative) and cut to kMask, which leaves
+/// only bits that stay in their byte.
+template <int kShift, unsigned kMask>
 WINNOW_INLINE Bytes16 small_field(Bytes16 v) {
-  return _mm_and_si128(_mm_srli_epi16(v, kShift), _mm_set1_epi8(kMask));
+  if constexpr (kShift > 0) v = _mm_srli_epi16(v, kShift);
+  if constexpr (kShift < 0) v = _mm_slli_epi16(v, -kShift);
+  return _mm_and_si128(v, _mm_set1_epi8(kMask));
 }
 WINNOW_INLINE Bytes16 merge(Bytes16 a, Bytes16 b) { return _mm_or_si128(a, b); }
 /// The low bits of `bits` at the set bits of `places`, in order.

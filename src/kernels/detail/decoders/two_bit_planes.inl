@@ -77,18 +77,16 @@ struct Q3KBlocks : TwoBitPlanes {
   }
   WINNOW_INLINE static void scales(const std::byte* const (&rows)[4], Floats (&scales)[kUnits],
                                    Floats (&/*offsets*/)[kUnits]) {
-    constexpr std::uint64_t kNibbles = 0x0f0f0f0f0f0f0f0fULL;
-    constexpr std::uint64_t kPairs = 0x30303030;
-    Bytes16 bytes[4];
-    for (std::size_t e = 0; e < 4; ++e) {
-      const auto low = detail::load_as<std::uint64_t>(rows[e] + kScales);
-      const std::uint64_t high = detail::load_as<std::uint32_t>(rows[e] + kScales + 8);
-      const std::uint64_t first = (high << 4 & kPairs) | (high << 2 & kPairs) << 32;
-      const std::uint64_t second = (high & kPairs) | (high >> 2 & kPairs) << 32;
-      bytes[e] = make_bytes16((low & kNibbles) | first, (low >> 4 & kNibbles) | second);
-    }
-    Bytes16 quads[4];
-    interleave_rows(bytes, quads);
+    Bytes16 columns[4];  // four rows' words: the last codes, low nibbles (two words), upper bits
+    load_columns({rows[0] + kScales - 4, rows[1] + kScales - 4, rows[2] + kScales - 4,
+                  rows[3] + kScales - 4},
+                 columns);
+    const Bytes16 high = columns[3];
+    const Bytes16 quads[4] = {
+        transpose_bytes(merge(small_field<0, 15>(columns[1]), small_field<-4, 48>(high))),
+        transpose_bytes(merge(small_field<0, 15>(columns[2]), small_field<-2, 48>(high))),
+        transpose_bytes(merge(small_field<4, 15>(columns[1]), small_field<0, 48>(high))),
+        transpose_bytes(merge(small_field<4, 15>(columns[2]), small_field<2, 48>(high)))};
     super_block_scales<Q3KBlocks, 1>(quads, halves_of_rows(rows, kScale), /*bias=*/32.0F, scales);
   }
 };
