@@ -7,7 +7,7 @@ registry.def, routes.def   NAME(kThing, ...): the object kThing is defined in on
                            of extensions every .cc defines one.
 table.def                  NAME(thing): some .cc beside the list, or an .inl file that it includes,
                            defines a function `thing`.
-dispatch_*.def             ISA(folder, ...): the folder has a table.def; all such folders are listed.
+dispatch_*.def             ISA(folder, feature, base): the folder has a table.def; all such folders are listed.
 """
 
 import re

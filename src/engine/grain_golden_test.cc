@@ -194,7 +194,8 @@ TEST_P(GrainGolden, GreedyContinuationsAgree) {
   EXPECT_GE(compared, 3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, GrainGolden, testing::Values("scalar", "avx2", "avx512_vnni"),
+INSTANTIATE_TEST_SUITE_P(Isas, GrainGolden,
+                         testing::Values("scalar", "avx2", "avx2_vnni", "avx512_vnni"),
                          [](const auto& isa) { return isa.param; });
 
 }  // namespace

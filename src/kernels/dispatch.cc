@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// The kernel tables of all ISAs: each begins as a copy of the next simpler one and replaces what
-// it does better.
+// The kernel tables of all ISAs: each begins as a copy of its base's and replaces what it does
+// better.
 #include <algorithm>
 #include <array>
 #include <string>
@@ -12,9 +12,9 @@
 
 namespace winnow::kernels {
 
-#define ISA(name, feature)      \
-  namespace name {              \
-  void improve(Kernels& table); \
+#define ISA(name, feature, base) \
+  namespace name {               \
+  void improve(Kernels& table);  \
   }
 #include "kernels/dispatch_x86.def"
 #undef ISA
@@ -24,14 +24,31 @@ namespace {
 struct Isa {
   std::string_view name;
   os::CpuFeature needs;
+  std::string_view base;
   void (*improve)(Kernels& table);
 };
 
 constexpr std::array kIsas = {
-#define ISA(name, feature) Isa{#name, os::CpuFeature::feature, name::improve},
+#define ISA(name, feature, base) Isa{#name, os::CpuFeature::feature, #base, name::improve},
 #include "kernels/dispatch_x86.def"
 #undef ISA
 };
+
+/// Index of the ISA of that name; kIsas.size() for the base of the last.
+constexpr std::size_t index_of(std::string_view name) {
+  std::size_t i = 0;
+  while (i < kIsas.size() && kIsas[i].name != name) ++i;
+  return i;
+}
+
+constexpr bool bases_come_later() {
+  for (std::size_t i = 0; i + 1 < kIsas.size(); ++i) {
+    const std::size_t base = index_of(kIsas[i].base);
+    if (base <= i || base == kIsas.size()) return false;
+  }
+  return kIsas.back().base == "none";
+}
+static_assert(bases_come_later(), "the base of an ISA is one of the lines after its own");
 
 using Tables = std::array<Kernels, kIsas.size()>;
 
@@ -39,11 +56,11 @@ using Tables = std::array<Kernels, kIsas.size()>;
 const Tables& tables() {
   static const Tables kTables = [] {
     Tables result{};
-    Kernels table{};
     for (std::size_t i = kIsas.size(); i-- > 0;) {
-      kIsas[i].improve(table);
-      table.isa = kIsas[i].name;
-      result[i] = table;
+      const std::size_t base = index_of(kIsas[i].base);
+      if (base < result.size()) result[i] = result[base];
+      kIsas[i].improve(result[i]);
+      result[i].isa = kIsas[i].name;
     }
     return result;
   }();
