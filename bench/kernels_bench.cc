@@ -68,7 +68,7 @@ void multiply(benchmark::State& state, const kernels::Kernels* kernels, const qu
     if (codec->is_float()) {
       kernels->matmul_floats(p.w, 0, rows, p.floats(), p.y.view(), p.scratch.data());
     } else {
-      kernels->matmul_for(*codec)(p.w, 0, rows, p.codes.view(), p.y.view(), p.scratch.data());
+      kernels->matmul_for (*codec)(p.w, 0, rows, p.codes.view(), p.y.view(), p.scratch.data());
     }
     benchmark::DoNotOptimize(p.y.flat().data());
     benchmark::ClobberMemory();

@@ -10,16 +10,18 @@
 namespace winnow::engine {
 namespace {
 
-// A part of fewer rows costs more to hand out than to compute; with so many parts a thread that was
-// held up by the system is made up for by the others.
+// A product of fewer rows costs more to hand out than to compute.
 constexpr std::size_t kLeastRows = 16;
-constexpr std::size_t kPartsPerThread = 8;
+// Parts for the threads to share. The first rows of a part wait for the memory, so parts are large;
+// but while a thread that the system holds up finishes its part, the others wait.
+constexpr std::size_t kPartsPerThread = 4;
+constexpr std::size_t kMostRows = 512;
 
 }  // namespace
 
 std::size_t row_parts(std::size_t rows, unsigned threads) {
-  const std::size_t wanted = threads == 1 ? 1 : std::size_t{threads} * kPartsPerThread;
-  return std::clamp<std::size_t>(rows / kLeastRows, 1, wanted);
+  const std::size_t shared = std::max(std::size_t{threads} * kPartsPerThread, rows / kMostRows);
+  return std::clamp<std::size_t>(rows / kLeastRows, 1, threads == 1 ? 1 : shared);
 }
 
 void LinearInput::assign(const Compute& compute, tensor::MatrixView<const float> x,
@@ -51,9 +53,9 @@ void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Ran
   }
 }
 
-AlignedParts::AlignedParts(std::size_t total, unsigned threads) : total_(total) {
+AlignedParts::AlignedParts(std::size_t total, std::size_t wanted) : total_(total) {
   const std::size_t blocks = (total + kernels::kActivationBlock - 1) / kernels::kActivationBlock;
-  count_ = std::min(blocks, row_parts(total, threads));
+  count_ = std::clamp<std::size_t>(wanted, 1, blocks);
 }
 
 os::Range AlignedParts::operator[](std::size_t part) const {

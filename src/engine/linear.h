@@ -85,7 +85,8 @@ std::size_t row_parts(std::size_t rows, unsigned threads);
 /// who computes a part of an activation can make its int8 form.
 class AlignedParts {
  public:
-  AlignedParts(std::size_t total, unsigned threads);
+  /// About `wanted` parts.
+  AlignedParts(std::size_t total, std::size_t wanted);
   std::size_t count() const { return count_; }
   os::Range operator[](std::size_t part) const;
 

@@ -38,6 +38,10 @@ struct QuantizedActivations {
     return sums + row_of(token) * (cols / kActivationSumGroup);
   }
 
+  /// Token `token` alone, as row 0.
+  QuantizedActivations row_view(std::size_t token) const {
+    return {1, cols, codes_of(token), scales_of(token), sums_of(token), nullptr};
+  }
   /// `count` tokens beginning with token `first`.
   QuantizedActivations slice(std::size_t first, std::size_t count) const {
     if (rows != nullptr) return {count, cols, codes, scales, sums, rows + first};

@@ -102,7 +102,7 @@ std::vector<float> multiply(const Kernels& kernels, const quant::PackedMatrix& w
                             const QuantizedActivations& x) {
   Output y(x.tokens, w.rows);
   auto scratch = scratch_for(w);
-  kernels.matmul_for(*w.codec)(w, 0, w.rows, x, y.view(), scratch.data()->bytes);
+  kernels.matmul_for (*w.codec)(w, 0, w.rows, x, y.view(), scratch.data()->bytes);
   return y.values();
 }
 
@@ -412,7 +412,7 @@ TEST_P(MatMulOfCodec, OfASingleActivationIsTheWeight) {
 void multiply_range(const Kernels& kernels, const quant::PackedMatrix& w, os::Range rows,
                     const QuantizedActivations& x, tensor::MatrixView<float> y,
                     std::byte* scratch) {
-  kernels.matmul_for(*w.codec)(w, rows.begin, rows.end, x, y, scratch);
+  kernels.matmul_for (*w.codec)(w, rows.begin, rows.end, x, y, scratch);
 }
 void multiply_range(const Kernels& kernels, const quant::PackedMatrix& w, os::Range rows,
                     tensor::MatrixView<const float> x, tensor::MatrixView<float> y,

@@ -21,7 +21,7 @@ void DenseFfn::forward(const Compute& compute, const DenseWeights& weights, Laye
   if (wants_codes(down)) inner_codes_.resize(x.rows, gate.rows);
   {
     const OpTimer timer(compute.profile, Op::kGateUp);
-    const AlignedParts parts(gate.rows, compute.pool.size());
+    const AlignedParts parts(gate.rows, row_parts(gate.rows, compute.pool.size()));
     compute.pool.run(parts.count(), [&](std::size_t part, unsigned worker) {
       const os::Range rows = parts[part];
       multiply_rows(compute, gate, rows, input_.operand(), gate_.view(), worker);

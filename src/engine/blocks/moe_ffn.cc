@@ -41,6 +41,14 @@ tensor::MatrixView<float> stretch(tensor::Matrix<float>& matrix, std::size_t fir
   return matrix.view().rows_from(first, count);
 }
 
+/// Parts of each job's `rows`, so that all jobs together give every thread some.
+AlignedParts job_parts(const Compute& compute, std::size_t rows, std::size_t jobs) {
+  constexpr std::size_t kItemsPerThread = 16;
+  const std::size_t threads = compute.pool.size();
+  if (threads == 1) return {rows, 1};
+  return {rows, std::clamp<std::size_t>(threads * kItemsPerThread / jobs, 2, threads * 4)};
+}
+
 std::size_t token_parts(const Compute& compute, std::size_t tokens) {
   return std::min<std::size_t>(tokens, std::size_t{compute.pool.size()} * 4);
 }
@@ -126,7 +134,7 @@ void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range 
 
 void MoeFfn::gate_and_up(const Compute& compute, std::span<const Job> jobs) {
   const OpTimer timer(compute.profile, Op::kGateUp);
-  const AlignedParts parts(spec_.moe.moe_intermediate_size, compute.pool.size());
+  const AlignedParts parts = job_parts(compute, spec_.moe.moe_intermediate_size, jobs.size());
   compute.pool.run(jobs.size() * parts.count(), [&](std::size_t item, unsigned worker) {
     gate_and_up_rows(compute, jobs[item / parts.count()], parts[item % parts.count()], worker);
   });
@@ -140,7 +148,7 @@ void MoeFfn::down_rows(const Compute& compute, const Job& job, os::Range rows, u
 
 void MoeFfn::down(const Compute& compute, std::span<const Job> jobs) {
   const OpTimer timer(compute.profile, Op::kDown);
-  const AlignedParts parts(spec_.hidden_size, compute.pool.size());
+  const AlignedParts parts = job_parts(compute, spec_.hidden_size, jobs.size());
   compute.pool.run(jobs.size() * parts.count(), [&](std::size_t item, unsigned worker) {
     down_rows(compute, jobs[item / parts.count()], parts[item % parts.count()], worker);
   });
@@ -149,7 +157,7 @@ void MoeFfn::down(const Compute& compute, std::span<const Job> jobs) {
 void MoeFfn::down_and_combine(const Compute& compute, std::span<const Job> jobs,
                               tensor::MatrixView<float> out) {
   const OpTimer timer(compute.profile, Op::kDown);
-  const AlignedParts parts(spec_.hidden_size, compute.pool.size());
+  const AlignedParts parts(spec_.hidden_size, row_parts(spec_.hidden_size, compute.pool.size()));
   compute.pool.run(parts.count(), [&](std::size_t part, unsigned worker) {
     const os::Range rows = parts[part];
     for (const Job& job : jobs) down_rows(compute, job, rows, worker);

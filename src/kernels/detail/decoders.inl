@@ -77,9 +77,10 @@ struct PackedDecoder : Blocks {
     return w.row(row);
   }
   WINNOW_INLINE static Cursor at(Cursor row, std::size_t step) { return row + step * kStepBytes; }
-  /// Asks for the lines of a step that lies `ahead` bytes further on.
+  /// Asks for the lines of a step that lies `ahead` bytes further on, for the second-level cache:
+  /// more of them can be on their way there than to the first.
   WINNOW_INLINE static void prefetch(Cursor at, std::size_t ahead) {
-    for (std::size_t i = 0; i < kStepBytes; i += 64) __builtin_prefetch(at + ahead + i);
+    for (std::size_t i = 0; i < kStepBytes; i += 64) __builtin_prefetch(at + ahead + i, 0, 2);
   }
   /// A whole step that begins with the `bytes` bytes at `from`.
   WINNOW_INLINE static Cursor pad(Cursor from, std::size_t bytes, std::byte (&room)[kStepBytes]) {

@@ -32,38 +32,47 @@ struct OrderedLayout {
   std::size_t lanes;
 };
 
+/// Part `part` of unit `kUnit` of a step whose first group is `first`. Without kWhole, a part may
+/// lie beyond the row's end and is then zeros.
+template <class D, bool kWhole, std::size_t kUnit>
+WINNOW_INLINE void order_part(const QuantizedActivations& x, std::size_t t, std::size_t first,
+                              std::size_t part, std::size_t unit, const OrderedTokens& out) {
+  constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
+  const std::size_t g = first + D::group(kUnit, part);
+  const bool inside = kWhole || g < x.cols / kGroup;
+  std::int32_t sum = 0;
+  for (std::size_t h = 0; h < D::kUnitVectors; ++h) {
+    std::int8_t* to = out.codes + ((unit * D::kUnitVectors + h) * kParts + part) * kGroup;
+    if (inside) {
+      std::memcpy(to, x.codes_of(t) + (g + h) * kGroup, kGroup);
+      sum += x.sums_of(t)[g + h];
+    } else {
+      std::memset(to, 0, kGroup);
+    }
+  }
+  const std::size_t lane = unit * kLanes + 4 * part;
+  std::fill_n(out.scales + lane, 4, inside ? x.scales_of(t)[g / 2] : 0.0F);
+  if constexpr (kExcess<D> != 0) std::fill_n(out.excess + lane, 4, kExcess<D> * sum);
+  if constexpr (D::kHasOffsets) std::fill_n(out.sums + lane, 4, static_cast<float>(sum));
+}
+
+template <class D, bool kWhole, std::size_t... kUnit>
+WINNOW_INLINE void order_step(const QuantizedActivations& x, std::size_t t, std::size_t step,
+                              const OrderedTokens& out, std::index_sequence<kUnit...>) {
+  for (std::size_t part = 0; part < kParts; ++part) {
+    (order_part<D, kWhole, kUnit>(x, t, step * D::kGroups, part, step * D::kUnits + kUnit, out),
+     ...);
+  }
+}
+
 template <class D>
 void order_token(const QuantizedActivations& x, std::size_t t, const Steps<D>& steps,
                  const OrderedTokens& out) {
-  constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
-  const std::int8_t* codes = x.codes_of(t);
-  const float* scales = x.scales_of(t);
-  const std::int32_t* sums = x.sums_of(t);
-  for (std::size_t unit = 0; unit < steps.units(); ++unit) {
-    const std::size_t step = unit / D::kUnits * D::kGroups;
-    for (std::size_t q = 0; q < kParts; ++q) {
-      const std::size_t g = step + D::group(unit % D::kUnits, q);
-      const bool inside = g < steps.groups;
-      std::int32_t sum = 0;
-      for (std::size_t h = 0; h < D::kUnitVectors; ++h) {
-        std::int8_t* to = out.codes + ((unit * D::kUnitVectors + h) * kParts + q) * kGroup;
-        if (inside) {
-          std::memcpy(to, codes + (g + h) * kGroup, kGroup);
-          sum += sums[g + h];
-        } else {
-          std::memset(to, 0, kGroup);
-        }
-      }
-      const std::size_t lane = unit * kLanes + 4 * q;
-      std::fill_n(out.scales + lane, 4, inside ? scales[g / 2] : 0.0F);
-      if constexpr (kExcess<D> != 0) {
-        std::fill_n(out.excess + lane, 4, kExcess<D> * sum);
-      }
-      if constexpr (D::kHasOffsets) {
-        std::fill_n(out.sums + lane, 4, static_cast<float>(sum));
-      }
-    }
-  }
+  constexpr auto kUnits = std::make_index_sequence<D::kUnits>{};
+  const QuantizedActivations own = x.row_view(t);
+  std::size_t step = 0;
+  for (; step < steps.whole; ++step) order_step<D, true>(own, 0, step, out, kUnits);
+  for (; step < steps.all; ++step) order_step<D, false>(own, 0, step, out, kUnits);
 }
 
 template <class D, std::size_t kTokens>
@@ -112,8 +121,8 @@ constexpr std::size_t prefetch_distance(std::size_t tile_bytes) {
 /// Four rows of y for kTokens tokens; rows beyond `count` repeat the last and are not written.
 template <class D, std::size_t kTokens>
 void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_bytes,
-                        const Steps<D>& steps, const OrderedTokens* tokens, std::size_t count,
-                        tensor::MatrixView<float> y, std::size_t row) {
+                        std::size_t ahead, const Steps<D>& steps, const OrderedTokens* tokens,
+                        std::size_t count, tensor::MatrixView<float> y, std::size_t row) {
   DirectTile<D, kTokens> tile;
   for (std::size_t t = 0; t < kTokens; ++t) {
     tile.tokens[t] = tokens[t];
@@ -121,7 +130,6 @@ void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_byt
   }
   constexpr auto kUnits = std::make_index_sequence<D::kUnits>{};
   typename D::Cursor at[4];
-  const std::size_t ahead = prefetch_distance(4 * row_bytes);
   for (std::size_t step = 0; step < steps.whole; ++step) {
     for (std::size_t e = 0; e < 4; ++e) {
       at[e] = D::at(rows[e], step);
@@ -141,10 +149,10 @@ void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_byt
 }
 
 template <class D, std::size_t kTokens>
-void multiply_tokens(const typename D::Cursor (&rows)[4], std::size_t row_bytes,
+void multiply_tokens(const typename D::Cursor (&rows)[4], std::size_t row_bytes, std::size_t ahead,
                      const Steps<D>& steps, const OrderedTokens* tokens, std::size_t first,
                      std::size_t count, tensor::MatrixView<float> y, std::size_t row) {
-  multiply_four_rows<D, kTokens>(rows, row_bytes, steps, tokens + first, count,
+  multiply_four_rows<D, kTokens>(rows, row_bytes, ahead, steps, tokens + first, count,
                                  y.rows_from(first, kTokens), row);
 }
 
@@ -153,6 +161,12 @@ template <class D>
 void multiply_direct(const quant::PackedMatrix& w, std::size_t first_row, std::size_t end_row,
                      const QuantizedActivations& x, tensor::MatrixView<float> y,
                      std::byte* scratch) {
+  const std::size_t row_bytes = w.row_bytes();
+  const std::size_t distance = prefetch_distance(4 * row_bytes);
+  const std::byte* end = w.row(end_row);
+  for (const std::byte* p = w.row(first_row); p < end && p < w.row(first_row) + distance; p += 64) {
+    __builtin_prefetch(p, 0, 2);  // they arrive while the tokens are put in order
+  }
   const Steps<D> steps(w.cols);
   const OrderedLayout<D> layout(steps.units());
   OrderedTokens tokens[kPanelTokens];
@@ -160,8 +174,9 @@ void multiply_direct(const quant::PackedMatrix& w, std::size_t first_row, std::s
     tokens[t] = layout.token(detail::after_integer_rows(scratch, w.cols), t);
     order_token<D>(x, t, steps, tokens[t]);
   }
-  const std::size_t row_bytes = w.row_bytes();
   for (std::size_t row = first_row; row < end_row; row += 4) {
+    const std::size_t ahead =
+        w.row(row) + distance < end ? distance : 0;  // others' rows are theirs
     const std::size_t count = end_row - row < 4 ? end_row - row : 4;
     typename D::Cursor rows[4] = {};
     for (std::size_t e = 0; e < 4; ++e) {
@@ -169,12 +184,13 @@ void multiply_direct(const quant::PackedMatrix& w, std::size_t first_row, std::s
     }
     std::size_t t = 0;
     for (; t + 4 <= x.tokens; t += 4) {
-      multiply_tokens<D, 4>(rows, row_bytes, steps, tokens, t, count, y, row);
+      multiply_tokens<D, 4>(rows, row_bytes, ahead, steps, tokens, t, count, y, row);
     }
     if (x.tokens - t >= 2) {
-      multiply_tokens<D, 2>(rows, row_bytes, steps, tokens, t, count, y, row);
+      multiply_tokens<D, 2>(rows, row_bytes, ahead, steps, tokens, t, count, y, row);
       t += 2;
     }
-    if (t < x.tokens) multiply_tokens<D, 1>(rows, row_bytes, steps, tokens, t, count, y, row);
+    if (t < x.tokens)
+      multiply_tokens<D, 1>(rows, row_bytes, ahead, steps, tokens, t, count, y, row);
   }
 }
