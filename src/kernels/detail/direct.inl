@@ -3,6 +3,7 @@
 // Products with few tokens. Four rows are read side by side: the four partial sums of each part are
 // then reduced to one vector with nine additions and shuffles, where every lane is (part, row).
 
+/// 16 KiB and more read less: what is asked for so early is gone again from the first-level cache.
 inline constexpr std::size_t kPrefetchBytes = 8192;
 
 /// Tokens in the decoder's order, each value beside its vector of codes so that the loop over units
@@ -131,10 +132,8 @@ void multiply_four_rows(const typename D::Cursor (&rows)[4], std::size_t row_byt
   constexpr auto kUnits = std::make_index_sequence<D::kUnits>{};
   typename D::Cursor at[4];
   for (std::size_t step = 0; step < steps.whole; ++step) {
-    for (std::size_t e = 0; e < 4; ++e) {
-      at[e] = D::at(rows[e], step);
-      if constexpr (kTokens == 1) D::prefetch(at[e], ahead);
-    }
+    if constexpr (kTokens == 1) D::prefetch(rows[0], step, ahead);
+    for (std::size_t e = 0; e < 4; ++e) at[e] = D::at(rows[e], step);
     add_units<D, kTokens>(at, step * D::kUnits, tile, kUnits);
   }
   if (steps.whole != steps.all) {
@@ -165,7 +164,7 @@ void multiply_direct(const quant::PackedMatrix& w, std::size_t first_row, std::s
   const std::size_t distance = prefetch_distance(4 * row_bytes);
   const std::byte* end = w.row(end_row);
   for (const std::byte* p = w.row(first_row); p < end && p < w.row(first_row) + distance; p += 64) {
-    __builtin_prefetch(p, 0, 2);  // they arrive while the tokens are put in order
+    __builtin_prefetch(p);  // they arrive while the tokens are put in order
   }
   const Steps<D> steps(w.cols);
   const OrderedLayout<D> layout(steps.units());
