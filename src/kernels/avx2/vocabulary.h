@@ -253,11 +253,7 @@ WINNOW_INLINE __m128 add_parts(Floats v) {
 }
 /// Adds totals of parts in the same order; one vector of rows per part.
 WINNOW_INLINE Floats add_parts(const Floats (&parts)[kParts]) { return add(parts[0], parts[1]); }
-/// Four floats, of which the first n are written.
-WINNOW_INLINE void store_four(float* p, __m128 v, std::size_t n) {
-  const __m256i lanes = first_lanes(n);
-  _mm_maskstore_ps(p, _mm256_castsi256_si128(lanes), v);
-}
+WINNOW_INLINE void store_four(float* p, __m128 v) { _mm_storeu_ps(p, v); }
 /// Two floats from each row.
 WINNOW_INLINE Floats floats_of_rows(const float* const (&rows)[4]) {
   __m128 two[4];

@@ -256,10 +256,7 @@ WINNOW_INLINE __m128 add_parts(Floats v) {
 WINNOW_INLINE Floats add_parts(const Floats (&parts)[kParts]) {
   return add(add(parts[0], parts[2]), add(parts[1], parts[3]));
 }
-/// Four floats, of which the first n are written.
-WINNOW_INLINE void store_four(float* p, __m128 v, std::size_t n) {
-  _mm_mask_storeu_ps(p, static_cast<__mmask8>((1U << n) - 1U), v);
-}
+WINNOW_INLINE void store_four(float* p, __m128 v) { _mm_storeu_ps(p, v); }
 /// Four floats from each row.
 WINNOW_INLINE Floats floats_of_rows(const float* const (&rows)[4]) {
   __m128 a = _mm_loadu_ps(rows[0]);

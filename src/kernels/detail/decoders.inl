@@ -77,12 +77,9 @@ struct PackedDecoder : Blocks {
     return w.row(row);
   }
   WINNOW_INLINE static Cursor at(Cursor row, std::size_t step) { return row + step * kStepBytes; }
-  /// Asks for as many bytes as four rows' step `step` takes, `ahead` of them and in the order of
-  /// the memory. In that order two threads on one core read 18 % more than with each row's own
-  /// place asked for, and one thread as much.
-  WINNOW_INLINE static void prefetch(Cursor first_row, std::size_t step, std::size_t ahead) {
-    const std::byte* p = first_row + ahead + step * 4 * kStepBytes;
-    for (std::size_t i = 0; i < 4 * kStepBytes; i += 64) __builtin_prefetch(p + i);
+  /// Asks for the lines of a step that lies `ahead` bytes further on.
+  WINNOW_INLINE static void prefetch(Cursor at, std::size_t ahead) {
+    for (std::size_t i = 0; i < kStepBytes; i += 64) __builtin_prefetch(at + ahead + i);
   }
   /// A whole step that begins with the `bytes` bytes at `from`.
   WINNOW_INLINE static Cursor pad(Cursor from, std::size_t bytes, std::byte (&room)[kStepBytes]) {
@@ -125,8 +122,7 @@ struct UnpackedRows {
     return {row.codes + step * kParts * 16, row.scales + step * kParts,
             row.offsets + step * kParts};
   }
-  WINNOW_INLINE static void prefetch(const Cursor& /*first_row*/, std::size_t /*step*/,
-                                     std::size_t /*ahead*/) {}
+  WINNOW_INLINE static void prefetch(const Cursor& /*at*/, std::size_t /*ahead*/) {}
   WINNOW_INLINE static Cursor pad(Cursor from, std::size_t /*bytes*/, std::byte (&/*room*/)[1]) {
     return from;
   }
