@@ -51,6 +51,17 @@ TEST(Dispatch, EveryIsaHasEveryKernel) {
   }
 }
 
+// Fails when a decoder lacks its line in detail/decoders/decoders.def, or a new codec its decoder:
+// then it is read through quant::Codec::unpack, which is right but slow, and should be named here.
+TEST(Dispatch, EveryIntegerCodecIsReadInItsOwnLayoutByVectors) {
+  for (const Kernels* k : supported_isas(os::CpuFeatures(~0U))) {
+    for (const quant::Codec* codec : quant::all_codecs()) {
+      const bool own = !codec->is_float() && k->isa != "scalar";
+      EXPECT_EQ(k->matmul_for(*codec) != k->matmul_codes, own) << k->isa << " " << codec->name;
+    }
+  }
+}
+
 TEST(Dispatch, AProcessorWithoutExtensionsGetsTheReference) {
   const auto isas = supported_isas(os::CpuFeatures(0));
   ASSERT_EQ(isas.size(), 1U);
