@@ -3,8 +3,8 @@
 // Products with few tokens. Four rows are read side by side: the four partial sums of each part are
 // then reduced to one vector with nine additions and shuffles, where every lane is (part, row).
 
-/// How far ahead of each stream lines are asked for. Of Q8_0 one thread of a Zen 5 server then reads
-/// 36 GB/s; 1 KiB gave 31, 4 KiB 31, and one stream asked for 8 KiB ahead 29.
+/// How far ahead of each stream lines are asked for. Of Q8_0 one thread of a Zen 5 server then
+/// reads 36 GB/s; 1 KiB gave 31, 4 KiB 31, and one stream asked for 8 KiB ahead 29.
 inline constexpr std::size_t kPrefetchBytes = 2048;
 
 /// Tokens in the decoder's order, each value beside its vector of codes so that the loop over units
