@@ -55,6 +55,12 @@ std::string rate_line(std::string_view what, std::size_t tokens, const Spread& s
                      spread.median, spread.least, spread.most);
 }
 
+std::string beside_line(std::string_view limit, const Spread& fraction) {
+  return fmt::format(
+      "        {:.1f} % ({:.1f} - {:.1f}) of what the {} did just before and after\n",
+      100 * fraction.median, 100 * fraction.least, 100 * fraction.most, limit);
+}
+
 std::string together_text(const SpeedReport& report) {
   const TogetherReport& together = *report.together;
   return rate_line("decode", report.generate, together.rate) +
@@ -98,8 +104,10 @@ Json to_json(const SpeedReport& report) {
   out["read_bandwidth"] = report.machine.read_rate();
   out["read_bandwidth_4k"] = report.machine.read_rate_small;
   out["bandwidth_fraction"] = report.bandwidth_fraction();
+  out["bandwidth_fractions"] = to_json(report.decode_of_bandwidth);
   out["int8_peak_ops"] = report.machine.int8_rate;
   out["prefill_peak_fraction"] = report.peak_fraction();
+  out["prefill_peak_fractions"] = to_json(report.prefill_of_peak);
   out["peak_rss"] = report.peak_rss;
   out["startup_seconds"] = report.startup_seconds;
   out["first_token_seconds"] = report.first_token_seconds;
@@ -108,6 +116,7 @@ Json to_json(const SpeedReport& report) {
     out["batch_tokens_per_second"] = to_json(report.together->rate);
     out["decode_bytes_per_step"] = report.together->step_bytes;
     out["batch_speedup"] = report.together_speedup();
+    out["batch_speedups"] = to_json(report.together->speedup);
     out["batch_bound"] = report.together_bound();
     out["batch_bound_fraction"] = report.together_speedup() / report.together_bound();
   }
@@ -135,9 +144,11 @@ std::string to_text(const SpeedReport& report) {
       format_bytes(Bytes{static_cast<std::uint64_t>(report.decode_bytes)}),
       100 * report.bandwidth_fraction(), report.machine.read_rate() / 1e9,
       report.machine.read_rate_small / 1e9);
+  out += beside_line("memory", report.decode_of_bandwidth);
   out += fmt::format("prefill does {:.3f} Gop per token: {:.1f} % of the int8 peak, {:.0f} Gop/s\n",
                      2 * report.prefill_multiply_adds / 1e9, 100 * report.peak_fraction(),
                      report.machine.int8_rate / 1e9);
+  out += beside_line("int8 units", report.prefill_of_peak);
   out += fmt::format("loaded in {:.2f} s, first token after {:.2f} s; peak memory {}\n",
                      report.startup_seconds, report.first_token_seconds,
                      format_bytes(Bytes{report.peak_rss}));

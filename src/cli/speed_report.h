@@ -33,7 +33,8 @@ struct Machine {
 /// Several sequences decoded together, beside what the bytes they share would allow.
 struct TogetherReport {
   std::size_t sequences = 0;
-  Spread rate;  ///< tokens per second of all sequences
+  Spread rate;     ///< tokens per second of all sequences
+  Spread speedup;  ///< the same over one sequence's just before, pair by pair
   double step_bytes =
       0;  ///< a step's weights, experts chosen by any sequence once, and keys and values
 };
@@ -53,6 +54,9 @@ struct SpeedReport {
   std::size_t repetitions = 0;
   Spread prefill;
   Spread decode;
+  /// What each run reached of the limit as it was meanwhile.
+  Spread prefill_of_peak;
+  Spread decode_of_bandwidth;
   double decode_bytes = 0;           ///< per token
   double prefill_multiply_adds = 0;  ///< per token
   double startup_seconds = 0;        ///< opening the file and loading the weights

@@ -24,21 +24,33 @@ Workload::Workload(engine::Engine& engine, std::size_t prompt, std::size_t gener
   if (sequences > 1) logits_ = tensor::Matrix<float>(sequences, engine.spec().vocab_size);
 }
 
-double Workload::run(std::size_t count, std::size_t chunk, const Log& log) {
-  engine::KvCache& cache = caches_.front();
-  cache.truncate(0);
+double Workload::run(os::Range tokens, std::size_t chunk, const Log& log) {
   const Stopwatch watch;
-  for (std::size_t begin = 0; begin < count; begin += chunk) {
+  for (std::size_t begin = tokens.begin; begin < tokens.end; begin += chunk) {
     log.check_interrupt();
-    const std::size_t size = std::min(chunk, count - begin);
-    (void)engine_.next_logits(cache, std::span(tokens_.front()).subspan(begin, size));
+    const std::size_t size = std::min(chunk, tokens.end - begin);
+    (void)engine_.next_logits(caches_.front(), std::span(tokens_.front()).subspan(begin, size));
   }
   return watch.seconds();
 }
 
-double Workload::prefill(const Log& log) { return run(prompt_, kPrefillChunk, log); }
+double Workload::prefill(const Log& log, const Pause& pause) {
+  caches_.front().truncate(0);
+  const double took = run({0, prompt_}, kPrefillChunk, log);
+  if (pause) pause(took);
+  return took;
+}
 
-double Workload::decode(std::size_t count, const Log& log) { return run(count, 1, log); }
+double Workload::decode(std::size_t count, const Log& log, const Pause& pause) {
+  caches_.front().truncate(0);
+  double total = 0;
+  for (std::size_t begin = 0; begin < count; begin += kPauseTokens) {
+    const double took = run({begin, std::min(begin + kPauseTokens, count)}, 1, log);
+    if (pause) pause(took);
+    total += took;
+  }
+  return total;
+}
 
 double Workload::decode_together(std::size_t count, const Log& log, engine::Observer* observer) {
   for (engine::KvCache& cache : caches_) cache.truncate(0);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "base/log.h"
@@ -23,17 +24,24 @@ class Workload {
   /// `engine` is borrowed. prompt, generate: tokens, at least 1; sequences: at least 1.
   Workload(engine::Engine& engine, std::size_t prompt, std::size_t generate, std::size_t sequences);
 
+  /// Called between tokens with the seconds since the last call, or since the beginning; the clock
+  /// stands still meanwhile.
+  using Pause = std::function<void(double seconds)>;
+  /// Tokens between two pauses; a prompt has one, at its end.
+  static constexpr std::size_t kPauseTokens = 16;
+
   // All return seconds, begin with empty caches, and throw Error{kInterrupted} when asked to stop.
 
   /// The whole prompt.
-  double prefill(const Log& log);
+  double prefill(const Log& log, const Pause& pause = {});
   /// `count` tokens of the first sequence, one at a time; at most `generate`.
-  double decode(std::size_t count, const Log& log);
+  double decode(std::size_t count, const Log& log, const Pause& pause = {});
   /// `count` tokens of every sequence, a step taking one of each.
   double decode_together(std::size_t count, const Log& log, engine::Observer* observer = nullptr);
 
  private:
-  double run(std::size_t count, std::size_t chunk, const Log& log);
+  /// Tokens of the first sequence, whose cache ends where they begin.
+  double run(os::Range tokens, std::size_t chunk, const Log& log);
 
   engine::Engine& engine_;
   std::size_t prompt_;

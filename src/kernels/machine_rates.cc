@@ -12,6 +12,7 @@ namespace winnow::kernels {
 namespace {
 
 constexpr int kRounds = 5;
+constexpr int kFewRounds = 3;
 /// Pieces of this size keep all threads busy to the end, and are long beside handing them out.
 constexpr std::size_t kPiece = std::size_t{8} << 20;
 constexpr std::uint64_t kFill = 0x0101010101010101ULL;
@@ -26,26 +27,40 @@ double seconds(Body body) {
 
 }  // namespace
 
+ReadRateMeter::ReadRateMeter(const Kernels& kernels, os::ThreadPool& pool, Bytes size,
+                             os::Pages pages)
+    : kernels_(kernels),
+      pool_(pool),
+      buffer_(std::max<std::size_t>(1, size.value / kPiece) * kPiece, pages),
+      sums_(buffer_.size() / kPiece) {
+  // Memory that nobody has written is one shared page of zeros, and would be read from the cache.
+  pool.run(sums_.size(), [&](std::size_t piece, unsigned) {
+    std::memset(buffer_.data() + piece * kPiece, static_cast<int>(kFill & 0xff), kPiece);
+  });
+}
+
+double ReadRateMeter::read_once() {
+  const double took = seconds([&] {
+    pool_.run(sums_.size(), [&](std::size_t piece, unsigned) {
+      sums_[piece] = kernels_.read_probe(buffer_.data() + piece * kPiece, kPiece);
+    });
+  });
+  for (const std::uint64_t sum : sums_) WINNOW_CHECK(sum == kPiece / sizeof(sum) * kFill);
+  return took;
+}
+
+double ReadRateMeter::rate() {
+  double took = 0;
+  for (int round = 0; round < kFewRounds; ++round) took += read_once();
+  return kFewRounds * size() / took;
+}
+
 double measure_read_rate(const Kernels& kernels, os::ThreadPool& pool, Bytes size,
                          os::Pages pages) {
-  const std::size_t pieces = std::max<std::size_t>(1, size.value / kPiece);
-  const os::AlignedBuffer buffer(pieces * kPiece, pages);
-  // Memory that nobody has written is one shared page of zeros, and would be read from the cache.
-  pool.run(pieces, [&](std::size_t piece, unsigned) {
-    std::memset(buffer.data() + piece * kPiece, static_cast<int>(kFill & 0xff), kPiece);
-  });
+  ReadRateMeter meter(kernels, pool, size, pages);
   double best = 0;
-  std::vector<std::uint64_t> sums(pieces);
   for (int round = 0; round < kRounds; ++round) {
-    const double took = seconds([&] {
-      pool.run(pieces, [&](std::size_t piece, unsigned) {
-        sums[piece] = kernels.read_probe(buffer.data() + piece * kPiece, kPiece);
-      });
-    });
-    best = std::max(best, static_cast<double>(pieces * kPiece) / took);
-    for (const std::uint64_t sum : sums) {
-      WINNOW_CHECK(sum == kPiece / sizeof(std::uint64_t) * kFill);
-    }
+    best = std::max(best, meter.size() / meter.read_once());
   }
   return best;
 }
@@ -56,22 +71,25 @@ Bytes read_rate_size(Bytes available) {
   return {std::clamp(available.value / 4, kLeast, kMost)};
 }
 
+Int8RateMeter::Int8RateMeter(const Kernels& kernels, os::ThreadPool& pool, double enough)
+    : kernels_(kernels), pool_(pool), operations_(pool.size()) {
+  while (seconds([&] { kernels.int8_probe(steps_); }) < enough) steps_ *= 2;
+}
+
+double Int8RateMeter::rate() {
+  const double took = seconds([&] {
+    pool_.run(operations_.size(),
+              [&](std::size_t i, unsigned) { operations_[i] = kernels_.int8_probe(steps_); });
+  });
+  std::uint64_t total = 0;
+  for (const std::uint64_t part : operations_) total += part;
+  return static_cast<double>(total) / took;
+}
+
 double measure_int8_rate(const Kernels& kernels, os::ThreadPool& pool) {
-  constexpr double kEnough = 0.05;
-  std::uint64_t steps = 1 << 16;
-  double took = 0;
-  while ((took = seconds([&] { kernels.int8_probe(steps); })) < kEnough) steps *= 2;
+  Int8RateMeter meter(kernels, pool, 0.05);
   double best = 0;
-  std::vector<std::uint64_t> operations(pool.size());
-  for (int round = 0; round < kRounds; ++round) {
-    took = seconds([&] {
-      pool.run(pool.size(),
-               [&](std::size_t i, unsigned) { operations[i] = kernels.int8_probe(steps); });
-    });
-    std::uint64_t total = 0;
-    for (const std::uint64_t part : operations) total += part;
-    best = std::max(best, static_cast<double>(total) / took);
-  }
+  for (int round = 0; round < kRounds; ++round) best = std::max(best, meter.rate());
   return best;
 }
 

@@ -11,10 +11,12 @@ from support import TINY, CommandTest, start, winnow
 SHORT = ["--prompt", 16, "--generate", 4, "--repetitions", 3, "-t", 1]
 KEYS = {"schema_version", "model", "prompt", "generate", "repetitions",
         "prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_token",
-        "read_bandwidth", "read_bandwidth_4k", "bandwidth_fraction", "int8_peak_ops",
+        "read_bandwidth", "read_bandwidth_4k", "bandwidth_fraction", "bandwidth_fractions",
+        "int8_peak_ops", "prefill_peak_fractions",
         "prefill_peak_fraction", "peak_rss", "startup_seconds", "first_token_seconds", "sequences",
         "isa", "threads", "kv_type", "seed", "version", "commit"}
-TOGETHER_KEYS = {"batch_tokens_per_second", "decode_bytes_per_step", "batch_speedup", "batch_bound",
+TOGETHER_KEYS = {"batch_tokens_per_second", "decode_bytes_per_step", "batch_speedup",
+                 "batch_speedups", "batch_bound",
                  "batch_bound_fraction"}
 # Of the tiny model, by hand (src/engine/cost_test.cc).
 WEIGHT_BYTES = 2 * (2 * (128 * 32 + 32 * 64 + 8 * 32 + 2 * 3 * 32 * 32 + 2 * 32 + 2 * 16)
@@ -31,7 +33,8 @@ class Bench(CommandTest):
         report = json.loads(done.stdout)
         self.assertEqual(set(report), KEYS)
         self.assertEqual((report["prompt"], report["generate"], report["repetitions"]), (16, 4, 3))
-        for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+        for key in ("prefill_tokens_per_second", "decode_tokens_per_second",
+                    "bandwidth_fractions", "prefill_peak_fractions"):
             self.assertLessEqual(report[key]["min"], report[key]["median"])
             self.assertLessEqual(report[key]["median"], report[key]["max"])
             self.assertGreater(report[key]["min"], 0)

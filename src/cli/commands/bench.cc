@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // `winnow bench MODEL`: speed of prefill and decode beside what the machine can do at best.
 #include <algorithm>
+#include <functional>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "cli/build_info.h"
 #include "cli/command.h"
@@ -33,6 +36,11 @@ struct Options {
   std::optional<std::string> json;
 };
 
+/// The looks at a limit between runs: a buffer beyond any cache, and a time beyond any clock's
+/// error.
+constexpr Bytes kLookBytes{std::uint64_t{256} << 20};
+constexpr double kLookSeconds = 0.01;
+
 /// One run of the command: a loaded model, its work and what has been measured of it.
 class Bench {
  public:
@@ -58,6 +66,13 @@ class Bench {
   void measure_int8(Machine& machine);
   void measure_ops(SpeedReport& report);
   double step_bytes();
+  const kernels::Kernels& kernels_in_use() const {
+    return kernels::select_kernels(options_.engine.isa, os::CpuFeatures::detect());
+  }
+  /// For the memory's rate, whatever the kernels in use.
+  static const kernels::Kernels& best_kernels() {
+    return kernels::select_kernels("", os::CpuFeatures::detect());
+  }
   std::size_t warm_up_tokens() const {
     return std::min(options_.generate, Workload::kWarmUpTokens);
   }
@@ -69,6 +84,29 @@ class Bench {
   Log& log_;
   engine::TokenCost cost_;
   Workload workload_;
+};
+
+/// What could have been done in the time that something took, by a limit that changes meanwhile.
+class Possible {
+ public:
+  /// `rate` measures the limit, per second.
+  explicit Possible(std::function<double()> rate) : rate_(std::move(rate)) {}
+  void begin() {
+    before_ = rate_();
+    total_ = 0;
+  }
+  void pass(double seconds) {
+    const double after = rate_();
+    total_ += seconds * (before_ + after) / 2;
+    before_ = after;
+  }
+  /// Since `begin`.
+  double total() const { return total_; }
+
+ private:
+  std::function<double()> rate_;
+  double before_ = 0;
+  double total_ = 0;
 };
 
 SpeedReport Bench::measure() {
@@ -91,41 +129,60 @@ SpeedReport Bench::measure() {
 void Bench::measure_prefill(SpeedReport& report) {
   const auto tokens = static_cast<double>(options_.prompt);
   std::vector<double> rates;
+  std::vector<double> fractions;
   workload_.prefill(log_);  // to warm up
   measure_int8(report.machine);
+  kernels::Int8RateMeter meter(kernels_in_use(), engine_.pool(), kLookSeconds);
+  Possible possible([&] { return meter.rate(); });
   for (std::size_t i = 0; i < options_.repetitions; ++i) {
-    rates.push_back(tokens / workload_.prefill(log_));
+    possible.begin();
+    rates.push_back(tokens / workload_.prefill(log_, [&](double took) { possible.pass(took); }));
+    fractions.push_back(2 * report.prefill_multiply_adds * tokens / possible.total());
     log_.progress("prefill", i + 1, options_.repetitions, "runs");
   }
   measure_int8(report.machine);
   report.prefill = spread_of(std::move(rates));
+  report.prefill_of_peak = spread_of(std::move(fractions));
 }
 
-/// One sequence and several take turns, and the memory is measured before and after them: what is
-/// compared is measured within seconds.
+/// One sequence and several take turns, and the memory is measured before, between and after them:
+/// what is compared is measured within seconds.
 void Bench::measure_decode(SpeedReport& report) {
   const bool together = options_.sequences > 1;
   const auto tokens = static_cast<double>(options_.generate);
   workload_.decode(warm_up_tokens(), log_);
   if (together) {
-    report.together = TogetherReport{options_.sequences, {}, step_bytes()};
+    report.together.emplace();
+    report.together->sequences = options_.sequences;
+    report.together->step_bytes = step_bytes();
   }
   // Before the memory for the read rate is taken: it is not the model's.
   report.peak_rss = os::peak_resident_bytes();
   measure_machine(report.machine);
-  std::vector<double> rates;
-  std::vector<double> together_rates;
-  for (std::size_t i = 0; i < options_.repetitions; ++i) {
-    rates.push_back(tokens / workload_.decode(options_.generate, log_));
-    if (together) {
-      together_rates.push_back(static_cast<double>(options_.sequences) * tokens /
-                               workload_.decode_together(options_.generate, log_));
+  std::vector<double> rates, fractions, together_rates, speedups;
+  {
+    kernels::ReadRateMeter meter(best_kernels(), engine_.pool(), kLookBytes, os::Pages::kHuge);
+    Possible possible([&] { return meter.rate(); });
+    for (std::size_t i = 0; i < options_.repetitions; ++i) {
+      possible.begin();
+      rates.push_back(tokens / workload_.decode(options_.generate, log_,
+                                                [&](double took) { possible.pass(took); }));
+      fractions.push_back(report.decode_bytes * tokens / possible.total());
+      if (together) {
+        together_rates.push_back(static_cast<double>(options_.sequences) * tokens /
+                                 workload_.decode_together(options_.generate, log_));
+        speedups.push_back(together_rates.back() / rates.back());
+      }
+      log_.progress("decode", i + 1, options_.repetitions, "runs");
     }
-    log_.progress("decode", i + 1, options_.repetitions, "runs");
   }
   measure_machine(report.machine);
   report.decode = spread_of(std::move(rates));
-  if (together) report.together->rate = spread_of(std::move(together_rates));
+  report.decode_of_bandwidth = spread_of(std::move(fractions));
+  if (together) {
+    report.together->rate = spread_of(std::move(together_rates));
+    report.together->speedup = spread_of(std::move(speedups));
+  }
 }
 
 /// Bytes of a step of all sequences, with the experts that they choose on the tokens of the timed
@@ -140,10 +197,8 @@ double Bench::step_bytes() {
 
 void Bench::measure_machine(Machine& machine) {
   const Bytes size = kernels::read_rate_size(os::available_memory());
-  // The memory's rate, whatever the kernels in use.
-  const kernels::Kernels& best = kernels::select_kernels("", os::CpuFeatures::detect());
   const auto measure = [&](double& rate, os::Pages pages) {
-    rate = std::max(rate, kernels::measure_read_rate(best, engine_.pool(), size, pages));
+    rate = std::max(rate, kernels::measure_read_rate(best_kernels(), engine_.pool(), size, pages));
     log_.check_interrupt();
   };
   measure(machine.read_rate_huge, os::Pages::kHuge);
@@ -151,10 +206,8 @@ void Bench::measure_machine(Machine& machine) {
 }
 
 void Bench::measure_int8(Machine& machine) {
-  const kernels::Kernels& kernels =
-      kernels::select_kernels(options_.engine.isa, os::CpuFeatures::detect());
   machine.int8_rate =
-      std::max(machine.int8_rate, kernels::measure_int8_rate(kernels, engine_.pool()));
+      std::max(machine.int8_rate, kernels::measure_int8_rate(kernels_in_use(), engine_.pool()));
   log_.check_interrupt();
 }
 
