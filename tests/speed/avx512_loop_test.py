@@ -17,6 +17,7 @@ NAMESPACE = "winnow::kernels::avx512_vnni::"
 # The layout's type in the names of the functions that are made for it (kernels/detail/decoders).
 LAYOUTS = {"Q4_0": "NibbleBlocks<4u, false>", "Q4_K": "MinSuperBlocks<4u>", "Q8_0": "Q8Blocks"}
 DOT_PRODUCT = "vpdpbusd"
+PREFETCH = "prefetcht0"
 
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{\w+\}\s+)?(\S+)\s*(.*)$")
@@ -57,13 +58,14 @@ def innermost_loops(code):
 
 
 def one_token_loop(code_by_name, layout):
-    """The loop of the direct product with the fewest dot products: more tokens need more of them."""
+    """The loop of the direct product with the fewest dot products, as more tokens need more of them; of
+    those, one that asks for lines, as where rows are read for the first time."""
     loops = [loop for name, code in code_by_name.items()
              if f"{NAMESPACE}multiply_" in name and layout in name and "panel" not in name
              for loop in innermost_loops(code)]
     if not loops:
         raise LookupError(f"no loop with {DOT_PRODUCT} in a direct product of {layout}")
-    return min(loops, key=lambda loop: (loop.count(DOT_PRODUCT), len(loop)))
+    return min(loops, key=lambda loop: (loop.count(DOT_PRODUCT), PREFETCH not in loop, len(loop)))
 
 
 def measured():
