@@ -134,11 +134,12 @@ def markdown(result, settings):
         compared = [cell(ratio[measure], 2) if ratio else "" for measure in MEASURES]
         lines.append(f"| {name} {entry['version']} | {cell(entry['prefill'])} | {cell(entry['decode'])} | "
                      f"{compared[0]} | {compared[1]} | {cell(entry['load_seconds'], 2)} |")
-    fractions = [s["bandwidth_fraction"] for s in result["engines"][first]["samples"] if "bandwidth_fraction" in s]
-    if fractions:
-        peaks = [s["prefill_peak_fraction"] for s in result["engines"][first]["samples"]]
-        lines += ["", f"{first}: decode {cell(spread(fractions), 3)} of the read bandwidth, prefill "
-                  f"{cell(spread(peaks), 3)} of the int8 peak, each measured in the same sample."]
+    samples = result["engines"][first]["samples"]
+    if "bandwidth_fractions" in samples[0]:
+        fractions = spread([s["bandwidth_fractions"]["median"] for s in samples])
+        peaks = spread([s["prefill_peak_fractions"]["median"] for s in samples])
+        lines += ["", f"{first}: decode {cell(fractions, 3)} of the read bandwidth, prefill {cell(peaks, 3)} of the "
+                  "int8 peak, each measured beside it in the same sample."]
     return "\n".join(lines + ["", *(f"{name}: `{entry['features']}`" for name, entry in result["engines"].items())])
 
 

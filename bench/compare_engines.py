@@ -41,7 +41,8 @@ class Winnow:
         report = run(self.name, [
             self.binary, "bench", model, "--prompt", settings.prompt, "--generate", settings.generate,
             "--repetitions", 1, "-t", settings.threads, "--quiet", "--json", "-"])
-        keep = ("bandwidth_fraction", "prefill_peak_fraction", "read_bandwidth", "int8_peak_ops",
+        keep = ("bandwidth_fraction", "bandwidth_fractions", "prefill_peak_fraction",
+                "prefill_peak_fractions", "read_bandwidth", "int8_peak_ops",
                 "decode_bytes_per_token")
         return {"prefill": report["prefill_tokens_per_second"]["median"],
                 "decode": report["decode_tokens_per_second"]["median"],

@@ -39,7 +39,7 @@ struct Options {
 /// The looks at a limit between runs: a buffer beyond any cache, and a time beyond any clock's
 /// error.
 constexpr Bytes kLookBytes{std::uint64_t{256} << 20};
-constexpr double kLookSeconds = 0.01;
+constexpr double kLookSeconds = 0.1;
 
 /// One run of the command: a loaded model, its work and what has been measured of it.
 class Bench {

@@ -261,14 +261,24 @@ WINNOW_INLINE void aim_prefetch(Panel& panel, const std::byte* next, std::size_t
   panel.next_lines = (lines + places - 1) / places;
 }
 
+/// Panels as equal as can be: with one vector of rows a tile has too few sums to keep the
+/// multiplier busy, so 4 vectors are better cut 2 + 2 than 3 + 1.
+WINNOW_INLINE std::size_t next_panel_rows(std::size_t rows_left) {
+  const std::size_t vectors = (rows_left + kLanes - 1) / kLanes;
+  const std::size_t panels = (vectors + kPanelVectors - 1) / kPanelVectors;
+  const std::size_t rows = (vectors + panels - 1) / panels * kLanes;
+  return rows_left < rows ? rows_left : rows;
+}
+
 template <class D>
 void multiply_panels(const quant::PackedMatrix& w, std::size_t first_row, std::size_t end_row,
                      const QuantizedActivations& x, tensor::MatrixView<float> y,
                      std::byte* scratch) {
   const Steps<D> steps(w.cols);
   Panel panel = lay_out_panel<D>(steps, w.cols, scratch);
-  for (std::size_t row = first_row; row < end_row; row += kPanelRows) {
-    const std::size_t count = end_row - row < kPanelRows ? end_row - row : kPanelRows;
+  std::size_t count = 0;
+  for (std::size_t row = first_row; row < end_row; row += count) {
+    count = next_panel_rows(end_row - row);
     for (std::size_t v = 0; v < kPanelVectors && v * kLanes < count; ++v) {
       const std::size_t left = count - v * kLanes;
       fill_vector<D>(w, row + v * kLanes, left < kLanes ? left : kLanes, v, steps, panel, scratch);
