@@ -148,7 +148,6 @@ WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const
                                   std::size_t group, std::int32_t panel_excess,
                                   const PanelTokens<kTokens>& x,
                                   Floats (&sums)[kVectors][kTokens]) {
-  constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
   Ints dots[kVectors][kTokens];
   std::int32_t code_sums[kTokens];
   for (std::size_t t = 0; t < kTokens; ++t) {
@@ -156,7 +155,7 @@ WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const
     if constexpr (Kind::kUnitVectors == 2) code_sums[t] += x.sums[t][group + 1];
     for (auto& vector : dots) vector[t] = broadcast(-panel_excess * code_sums[t]);
   }
-  add_unit_dots<Kind>(w, x.codes, group * kGroup, dots);
+  add_unit_dots<Kind>(w, x, group, dots);
   for (std::size_t v = 0; v < kVectors; ++v) {
     const Floats scale = load(scales + v * kLanes);
     for (std::size_t t = 0; t < kTokens; ++t) {

@@ -11,11 +11,12 @@ static_assert(kParts == 1 && kLanes == 4);
 WINNOW_INLINE void arrange_rows(Codes (&rows)[kLanes]) { pair_halves(rows); }
 
 /// Adds the products of one unit to dots, whose lanes are rows. w: [unit vector][half of the
-/// codes][pair of rows][panel vector]; x[t] + first: the unit's activations of token t. Where the
-/// tokens are odd in number, the last is its own neighbour.
-template <class Kind, std::size_t kVectors, std::size_t kTokens>
-WINNOW_INLINE void add_unit_dots(const std::byte* w, const std::int8_t* const (&x)[kTokens],
-                                 std::size_t first, Ints (&dots)[kVectors][kTokens]) {
+/// codes][pair of rows][panel vector]; x: PanelTokens; group: the unit's first. Where the tokens
+/// are odd in number, the last is its own neighbour.
+template <class Kind, class Tokens, std::size_t kVectors, std::size_t kTokens>
+WINNOW_INLINE void add_unit_dots(const std::byte* w, const Tokens& x, std::size_t group,
+                                 Ints (&dots)[kVectors][kTokens]) {
+  constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
   constexpr std::size_t kPairs = (kTokens + 1) / 2;
   Ints sums[kVectors][2][kPairs];
   for (auto& vector : sums) {
@@ -27,7 +28,8 @@ WINNOW_INLINE void add_unit_dots(const std::byte* w, const std::int8_t* const (&
     Codes tokens[kPairs];
     for (std::size_t p = 0; p < kPairs; ++p) {
       const std::size_t second = 2 * p + 1 < kTokens ? 2 * p + 1 : 2 * p;
-      tokens[p] = load_two_halves(x[2 * p] + first + 8 * i, x[second] + first + 8 * i);
+      const std::size_t at = group * kGroup + 8 * i;
+      tokens[p] = load_two_halves(x.codes[2 * p] + at, x.codes[second] + at);
     }
     for (std::size_t v = 0; v < kVectors; ++v) {
       for (std::size_t r = 0; r < 2; ++r) {
