@@ -51,7 +51,7 @@ tsan:
 	@scripts/test tsan
 
 nightly:
-	@scripts/setup --ci
+	@scripts/setup --ci --nightly
 	@scripts/nightly
 
 clean:

@@ -28,6 +28,37 @@ if(WINNOW_BUILD_FUZZERS)
   target_compile_options(winnow_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
+# The processor family: part of a file's name when its code is for one only (cpu_features_x86.cc), and
+# of kernels/dispatch_<family>.def, whose ISA folders are the only ones of kernels/ to be compiled.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(winnow_family aarch64)
+  set(winnow_other_family x86)
+else()
+  set(winnow_family x86)
+  set(winnow_other_family aarch64)
+endif()
+
+# Sets <out> to the folders of kernels/ that dispatch_<family>.def lists.
+function(winnow_isa_folders family out)
+  set(list ${CMAKE_SOURCE_DIR}/src/kernels/dispatch_${family}.def)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${list})
+  file(STRINGS ${list} folders REGEX "^ISA\\(")
+  list(TRANSFORM folders REPLACE "^ISA\\(([a-z0-9_]+).*" "\\1")
+  set(${out} ${folders} PARENT_SCOPE)
+endfunction()
+
+# Removes from the list of sources or headers named <files> those of the other processor family.
+function(winnow_remove_other_family files)
+  winnow_isa_folders(${winnow_family} own)
+  winnow_isa_folders(${winnow_other_family} other)
+  list(REMOVE_ITEM other ${own})
+  list(JOIN other "|" folders)
+  set(kept ${${files}})
+  list(FILTER kept EXCLUDE REGEX "kernels/(${folders})/")
+  list(FILTER kept EXCLUDE REGEX "[/_]${winnow_other_family}[._][^/]*$")
+  set(${files} ${kept} PARENT_SCOPE)
+endfunction()
+
 # winnow_module(<name> DEPS <modules...> [LIBRARIES <external targets...>])
 # Sources are globbed: an extension is a new file and a line in a registry, never a build line.
 # A module `<name>` becomes library winnow_<name> and test program winnow_<name>_test.
@@ -35,6 +66,7 @@ function(winnow_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBRARIES" ${ARGN})
   set(dir ${CMAKE_CURRENT_SOURCE_DIR}/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
+  winnow_remove_other_family(sources)
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")

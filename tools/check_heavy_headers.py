@@ -22,6 +22,7 @@ _HEAVY = {
     "utf8proc.h": ["src/text/*.cc"],
     "xxhash.h": ["src/base/*.cc", "src/formats/*.cc"],
     "immintrin.h": ["src/kernels/*"],
+    "arm_neon.h": ["src/kernels/*"],
     "regex": [],
     "iostream": [],
 }

@@ -194,8 +194,12 @@ TEST_P(GrainGolden, GreedyContinuationsAgree) {
   EXPECT_GE(compared, 3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, GrainGolden,
-                         testing::Values("scalar", "avx2", "avx2_vnni", "avx512_vnni"),
+std::vector<std::string> isa_names() {
+  const auto names = kernels::isa_names();
+  return {names.begin(), names.end()};
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, GrainGolden, testing::ValuesIn(isa_names()),
                          [](const auto& isa) { return isa.param; });
 
 }  // namespace

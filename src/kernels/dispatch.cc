@@ -10,13 +10,19 @@
 #include "kernels/detail/scratch.h"
 #include "kernels/kernels.h"
 
+#if defined(__aarch64__)
+#define WINNOW_ISAS "kernels/dispatch_aarch64.def"
+#else
+#define WINNOW_ISAS "kernels/dispatch_x86.def"
+#endif
+
 namespace winnow::kernels {
 
 #define ISA(name, feature, base) \
   namespace name {               \
   void improve(Kernels& table);  \
   }
-#include "kernels/dispatch_x86.def"
+#include WINNOW_ISAS
 #undef ISA
 
 namespace {
@@ -30,7 +36,7 @@ struct Isa {
 
 constexpr std::array kIsas = {
 #define ISA(name, feature, base) Isa{#name, os::CpuFeature::feature, #base, name::improve},
-#include "kernels/dispatch_x86.def"
+#include WINNOW_ISAS
 #undef ISA
 };
 

@@ -35,7 +35,7 @@ using MatMulFloats = void (*)(const quant::PackedMatrix& w, std::size_t first_ro
 
 /// All functions are reentrant, neither throw nor allocate; spans do not overlap unless said.
 struct Kernels {
-  std::string_view isa;  ///< "scalar", "avx2", "avx2_vnni", "avx512_vnni"
+  std::string_view isa;  ///< one of isa_names()
 
   /// Writes codes [n], scales [n / kActivationBlock] and sums [n / kActivationSumGroup] of x [n].
   /// scale = max|x| / 127 of the block, code = x / scale rounded to nearest even; a block of zeros
@@ -96,7 +96,8 @@ struct Kernels {
 /// Bytes of scratch memory that one thread needs to multiply with `w`.
 std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w);
 
-/// Names of all ISAs built in, best first: "avx512_vnni", "avx2_vnni", "avx2", "scalar".
+/// Names of all ISAs built in, best first: "avx512_vnni", "avx2_vnni", "avx2", "scalar" for x86,
+/// for 64-bit Arm "neon_i8mm", "neon_dotprod", "scalar" (dispatch_<family>.def).
 std::vector<std::string_view> isa_names();
 /// The ISAs that this processor can run, best first; "scalar" is always among them.
 std::vector<const Kernels*> supported_isas(os::CpuFeatures features);

@@ -10,12 +10,15 @@ namespace winnow::os {
 
 /// Sets of instructions that kernels are written for, as bits. kAvx2 stands for AVX2, FMA, F16C and
 /// BMI2 together; kAvxVnni for the 256-bit VEX form; kAvx512Vnni for F, BW, VL, DQ and VNNI. The
-/// last two come only with kAvx2.
+/// latter two come only with kAvx2. kDotprod stands for the int8 dot products of 64-bit Arm, kI8mm
+/// for its products of int8 matrices, which come only with kDotprod.
 enum class CpuFeature : std::uint32_t {
   kNone = 0,
   kAvx2 = 1U << 0,
   kAvxVnni = 1U << 1,
   kAvx512Vnni = 1U << 2,
+  kDotprod = 1U << 3,
+  kI8mm = 1U << 4,
 };
 
 /// The features that both the processor and the operating system (saved registers) support.
@@ -28,7 +31,7 @@ class CpuFeatures {
     const auto wanted = static_cast<std::uint32_t>(feature);
     return (bits_ & wanted) == wanted;
   }
-  /// "avx2 avx_vnni avx512_vnni", or "none".
+  /// "avx2 avx_vnni avx512_vnni", "dotprod i8mm", or "none".
   std::string to_string() const;
 
  private:

@@ -16,7 +16,8 @@ TEST(CpuFeatures, AreNamedInOneLine) {
   EXPECT_EQ(CpuFeatures(bits(CpuFeature::kAvx2)).to_string(), "avx2");
   EXPECT_EQ(CpuFeatures(bits(CpuFeature::kAvx2) | bits(CpuFeature::kAvxVnni)).to_string(),
             "avx2 avx_vnni");
-  EXPECT_EQ(CpuFeatures(~0U).to_string(), "avx2 avx_vnni avx512_vnni");
+  EXPECT_EQ(CpuFeatures(bits(CpuFeature::kDotprod)).to_string(), "dotprod");
+  EXPECT_EQ(CpuFeatures(~0U).to_string(), "avx2 avx_vnni avx512_vnni dotprod i8mm");
 }
 
 TEST(CpuFeatures, HaveWhatTheirBitsSay) {
@@ -30,9 +31,12 @@ TEST(CpuFeatures, HaveWhatTheirBitsSay) {
 TEST(CpuFeatures, OfThisMachineAreTheSameEveryTimeAndNested) {
   const CpuFeatures features = CpuFeatures::detect();
   EXPECT_EQ(features.to_string(), CpuFeatures::detect().to_string());
-  // Kernels that an instruction set lacks are taken from AVX2, so nothing comes without it.
+  // Kernels that an instruction set lacks are taken from its base, so nothing comes without it.
   if (features.has(CpuFeature::kAvx512Vnni) || features.has(CpuFeature::kAvxVnni)) {
     EXPECT_TRUE(features.has(CpuFeature::kAvx2));
+  }
+  if (features.has(CpuFeature::kI8mm)) {
+    EXPECT_TRUE(features.has(CpuFeature::kDotprod));
   }
 }
 

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// CPUID through the compiler's builtins, which also check that the OS saves the wide registers.
+// CPUID through the compiler's builtins, which also check that the OS saves the wide registers. On
+// a processor of a family without a file of its own nothing is found.
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#include <string>
 
 #include "os/cpu_features.h"
 
@@ -46,16 +46,6 @@ CpuFeatures CpuFeatures::detect() {
   }
 #endif
   return CpuFeatures(bits);
-}
-
-std::string CpuFeatures::to_string() const {
-  std::string text;
-  if (has(CpuFeature::kAvx2)) text += "avx2 ";
-  if (has(CpuFeature::kAvxVnni)) text += "avx_vnni ";
-  if (has(CpuFeature::kAvx512Vnni)) text += "avx512_vnni ";
-  if (text.empty()) return "none";
-  text.pop_back();
-  return text;
 }
 
 }  // namespace winnow::os

@@ -17,6 +17,8 @@ WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX2)
 namespace winnow::kernels::avx2 {
 
 #include "kernels/detail/decoders.inl"
+#include "kernels/detail/panel_quads.inl"
+
 #include "kernels/detail/matmul_codes.inl"
 
 #define DECODER(type, codec) WINNOW_MATMUL(type)

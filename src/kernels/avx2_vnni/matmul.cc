@@ -16,6 +16,8 @@ WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX2_VNNI)
 namespace winnow::kernels::avx2_vnni {
 
 #include "kernels/detail/decoders.inl"
+#include "kernels/detail/panel_quads.inl"
+
 #include "kernels/detail/matmul_codes.inl"
 
 #define DECODER(type, codec) WINNOW_MATMUL(type)

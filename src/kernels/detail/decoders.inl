@@ -10,6 +10,8 @@
 // takes the order in which its layout unpacks with the fewest operations, and the activations are
 // put into that order instead.
 
+inline constexpr std::size_t kVectorBytes = kParts * 16;
+
 /// What the vectors of a decoder hold.
 enum class CodeRange {
   kSmall,   ///< code + kRaise, in [0, kLargest], kLargest <= 127

@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// Products with many tokens. A panel is kPanelVectors * kLanes rows, unpacked once: for each part,
-// each unit and each quad of codes, one vector per kLanes rows whose lane r is row r's quad. A quad
-// of activations meets all rows of the panel with one broadcast, no sum has to be taken across
-// lanes, and the two f32 operations per unit serve kLanes rows.
+// Products with many tokens. A panel is kPanelVectors * kLanes rows, unpacked once and interleaved
+// so that dot products come out with a row to a lane: how, the ISA says by including
+// panel_quads.inl or panel_pairs.inl before this. Activations are broadcast to all rows of the
+// panel, and the two f32 operations per unit serve kLanes rows.
 
-/// Where things lie in scratch memory. Codes: [part][unit][unit vector][quad][panel vector].
+/// Where things lie in scratch memory. Codes: [part][unit][unit vector][4][panel vector].
 struct Panel {
   std::byte* codes;
   float* scales;              ///< [part][unit][panel vector][lane]
@@ -20,7 +20,6 @@ struct Panel {
 };
 
 inline constexpr std::size_t kPanelRows = kPanelVectors * kLanes;
-inline constexpr std::size_t kVectorBytes = kParts * 16;
 
 template <class D>
 Panel lay_out_panel(const Steps<D>& steps, std::size_t cols, std::byte* scratch) {
@@ -56,7 +55,7 @@ WINNOW_INLINE void fill_unit(const typename D::Cursor (&rows)[kLanes], std::size
   for (std::size_t h = 0; h < D::kUnitVectors; ++h) {
     Codes quads[kLanes];
     for (std::size_t r = 0; r < kLanes; ++r) quads[r] = ready<D>(codes[r][h]);
-    transpose_quads(quads);
+    arrange_rows(quads);
     for (std::size_t i = 0; i < kLanes; ++i) {
       const std::size_t at = ((i / 4 * panel.units + unit) * D::kUnitVectors + h) * 4 + i % 4;
       store_codes_whole(panel.codes + (at * kPanelVectors + vector) * kVectorBytes, quads[i]);
@@ -143,13 +142,12 @@ struct PanelTokens {
   const std::int32_t* sums[kTokens];
 };
 
-/// Sums of one unit of one part; w: [unit vector][quad][panel vector].
+/// Sums of one unit of one part; w: [unit vector][4][panel vector].
 template <class Kind, std::size_t kVectors, std::size_t kTokens>
 WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const float* offsets,
                                   std::size_t group, std::int32_t panel_excess,
                                   const PanelTokens<kTokens>& x,
                                   Floats (&sums)[kVectors][kTokens]) {
-  constexpr std::size_t kGroup = quant::IntegerForm::kGroup;
   Ints dots[kVectors][kTokens];
   std::int32_t code_sums[kTokens];
   for (std::size_t t = 0; t < kTokens; ++t) {
@@ -157,18 +155,7 @@ WINNOW_INLINE void add_panel_unit(const std::byte* w, const float* scales, const
     if constexpr (Kind::kUnitVectors == 2) code_sums[t] += x.sums[t][group + 1];
     for (auto& vector : dots) vector[t] = broadcast(-panel_excess * code_sums[t]);
   }
-  for (std::size_t i = 0; i < Kind::kUnitVectors * 4; ++i) {
-    Codes weights[kVectors];
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      weights[v] = load_codes(w + (i * kPanelVectors + v) * kVectorBytes);
-    }
-    for (std::size_t t = 0; t < kTokens; ++t) {
-      const Codes quad = broadcast_quad(x.codes[t] + group * kGroup + 4 * i);
-      for (std::size_t v = 0; v < kVectors; ++v) {
-        dots[v][t] = add_dot<Kind>(dots[v][t], weights[v], quad);
-      }
-    }
-  }
+  add_unit_dots<Kind>(w, x, group, dots);
   for (std::size_t v = 0; v < kVectors; ++v) {
     const Floats scale = load(scales + v * kLanes);
     for (std::size_t t = 0; t < kTokens; ++t) {
