@@ -95,6 +95,8 @@ TEST_P(Determinism, TheBatchChangesNothing) {
   const auto engine = make_engine(2);
   std::vector<KvCache> caches;
   std::vector<SequenceInput> inputs;
+  caches.reserve(sequences.size());
+  inputs.reserve(sequences.size());
   for (const auto& tokens : sequences) caches.push_back(engine->make_cache(tokens.size()));
   for (std::size_t i = 0; i < sequences.size(); ++i) inputs.push_back({&caches[i], sequences[i]});
   EXPECT_EQ(all_logits(*engine, engine->forward(inputs)), expected);

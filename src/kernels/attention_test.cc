@@ -106,6 +106,7 @@ std::vector<float> attend(const Kernels& kernels, Head& head, const std::vector<
 
 std::vector<std::uint32_t> bits_of(const std::vector<float>& values) {
   std::vector<std::uint32_t> bits;
+  bits.reserve(values.size());
   for (const float v : values) bits.push_back(std::bit_cast<std::uint32_t>(v));
   return bits;
 }

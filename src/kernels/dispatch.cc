@@ -88,6 +88,7 @@ std::size_t matmul_scratch_bytes(const quant::PackedMatrix& w) {
 
 std::vector<std::string_view> isa_names() {
   std::vector<std::string_view> names;
+  names.reserve(kIsas.size());
   for (const Isa& isa : kIsas) names.push_back(isa.name);
   return names;
 }

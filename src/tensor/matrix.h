@@ -23,8 +23,8 @@ struct MatrixView {
   MatrixView rows_from(std::size_t first, std::size_t count) const {
     return {data + first * row_stride, count, cols, row_stride};
   }
-  // NOLINTNEXTLINE(google-explicit-constructor): a view may be read wherever a read-only one is
-  // asked
+  // Implicit: a view may be read wherever a read-only one is asked.
+  // NOLINTNEXTLINE(google-explicit-constructor)
   operator MatrixView<const T>() const { return {data, rows, cols, row_stride}; }
 };
 

@@ -157,9 +157,12 @@ WINNOW_INLINE Codes field(Codes v) {
 template <int kLower, int kUpper, unsigned kMask>
 WINNOW_INLINE Codes field_by_half(Codes v) {
   static_assert(kLower == kUpper, "the two parts of a unit are neighbours here");
-  const Codes moved = kLower >= 0 ? _mm256_srli_epi16(v, kLower >= 0 ? kLower : 0)
-                                  : _mm256_slli_epi16(v, kLower < 0 ? -kLower : 0);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(kMask));
+  const Codes mask = _mm256_set1_epi8(kMask);
+  if constexpr (kLower >= 0) {
+    return _mm256_and_si256(_mm256_srli_epi16(v, kLower), mask);
+  } else {
+    return _mm256_and_si256(_mm256_slli_epi16(v, -kLower), mask);
+  }
 }
 template <int kFirst, int kStep, unsigned kMask>
 WINNOW_INLINE Codes field_by_part(Codes v) {
