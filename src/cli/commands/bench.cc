@@ -36,8 +36,8 @@ struct Options {
   std::optional<std::string> json;
 };
 
-/// The looks at a limit between runs: a buffer beyond any cache, and a time beyond any clock's
-/// error.
+/// The looks at a limit between runs: a buffer beyond any cache, where there is room for it, and a
+/// time beyond any clock's error.
 constexpr Bytes kLookBytes{std::uint64_t{256} << 20};
 constexpr double kLookSeconds = 0.1;
 
@@ -161,7 +161,8 @@ void Bench::measure_decode(SpeedReport& report) {
   measure_machine(report.machine);
   std::vector<double> rates, fractions, together_rates, speedups;
   {
-    kernels::ReadRateMeter meter(best_kernels(), engine_.pool(), kLookBytes, os::Pages::kHuge);
+    const Bytes size = std::min(kLookBytes, kernels::read_rate_size(os::available_memory()));
+    kernels::ReadRateMeter meter(best_kernels(), engine_.pool(), size, os::Pages::kHuge);
     Possible possible([&] { return meter.rate(); });
     for (std::size_t i = 0; i < options_.repetitions; ++i) {
       possible.begin();

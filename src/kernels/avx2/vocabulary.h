@@ -191,11 +191,6 @@ WINNOW_INLINE Codes codes_of_bits(const std::byte* p) {
   return _mm256_and_si256(set, _mm256_set1_epi8(kValue));
 }
 WINNOW_INLINE Codes merge(Codes a, Codes b) { return _mm256_or_si256(a, b); }
-/// byte << kShift; no bit may leave its byte.
-template <unsigned kShift>
-WINNOW_INLINE Codes shift_left(Codes v) {
-  return _mm256_slli_epi16(v, kShift);
-}
 /// table[code] for codes in [0, 16).
 WINNOW_INLINE Codes look_up(const std::int8_t* table, Codes codes) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_part(table)), codes);

@@ -173,11 +173,6 @@ WINNOW_INLINE Codes codes_of_bits(const std::byte* p) {
   return _mm512_maskz_set1_epi8(bits, kValue);
 }
 WINNOW_INLINE Codes merge(Codes a, Codes b) { return _mm512_or_si512(a, b); }
-/// byte << kShift; no bit may leave its byte.
-template <unsigned kShift>
-WINNOW_INLINE Codes shift_left(Codes v) {
-  return _mm512_slli_epi16(v, kShift);
-}
 /// table[code] for codes in [0, 16).
 WINNOW_INLINE Codes look_up(const std::int8_t* table, Codes codes) {
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_part(table)), codes);
