@@ -78,6 +78,17 @@ void Hessian::add(const Hessian& other, double factor) {
   weight_ += factor * other.weight_;
 }
 
+Hessian Hessian::of_divided_inputs(std::span<const float> scales) const {
+  WINNOW_CHECK(scales.size() == size_);
+  Hessian result = *this;
+  for (std::size_t i = 0; i < size_; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) {
+      result.values_[packed(i, j)] /= double{scales[i]} * double{scales[j]};
+    }
+  }
+  return result;
+}
+
 std::vector<double> Hessian::diagonal() const {
   std::vector<double> diagonal(size_);
   for (std::size_t j = 0; j < size_; ++j) diagonal[j] = values_[packed(j, j)];

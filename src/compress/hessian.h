@@ -29,6 +29,9 @@ class Hessian {
   /// Adds `factor` times the sums of `other`, of the same size; tokens and weight likewise.
   void add(const Hessian& other, double factor = 1.0);
 
+  /// The sums for inputs divided by `scales` [size], finite and over 0: H_ij / (s_i s_j).
+  Hessian of_divided_inputs(std::span<const float> scales) const;
+
   std::size_t size() const { return size_; }
   /// H[i][j], also for i < j.
   double at(std::size_t i, std::size_t j) const { return i < j ? at(j, i) : values_[packed(i, j)]; }

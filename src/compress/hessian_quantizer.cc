@@ -74,9 +74,7 @@ class MatrixQuantizer {
 
   void quantize(double damping) {
     const DampedHessian damped = damp(hessian_, damping, codec_.block_size, options_.column_order);
-    const std::vector<float> importance = options_.scale_weights == ScaleWeights::kConditional
-                                              ? damped.conditional
-                                              : importance_of(hessian_);
+    const std::vector<float> importance = scale_weights(damped);
     CodedMatrix coded(codec_, weights_.rows, weights_.cols);
     if (options_.feedback) {
       round_with_feedback(weights_, damped, importance, BlockScales::kSearch, coded, pool_);
@@ -97,6 +95,18 @@ class MatrixQuantizer {
     report_.winner = last;
     pool_.run(weights_.rows,
               [&](std::size_t row, unsigned) { coded.pack_row(row, bytes_of(row)); });
+  }
+
+  std::vector<float> scale_weights(const DampedHessian& damped) const {
+    switch (options_.scale_weights) {
+      case ScaleWeights::kEqual:
+        return std::vector<float>(weights_.cols, 1.0F);
+      case ScaleWeights::kDiagonal:
+        return importance_of(hessian_);
+      case ScaleWeights::kConditional:
+        break;
+    }
+    return damped.conditional;
   }
 
   void measure(const RowDecoder& decode_row, QuantizerCandidate& candidate) const {

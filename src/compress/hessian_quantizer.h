@@ -21,6 +21,7 @@ namespace winnow::compress {
 
 /// What the search for scales takes an error in column j to cost.
 enum class ScaleWeights {
+  kEqual,        ///< the same in every column
   kDiagonal,     ///< H_jj, as importance matrices do
   kConditional,  ///< 1 / U_jj^2: what of it the later columns cannot make up for
 };

@@ -114,6 +114,25 @@ TEST(Hessian, HasNoNegativeDirection) {
   EXPECT_TRUE(inverse_factor(hessian.dense(ridge_of(hessian, 1e-4)).view()).has_value());
 }
 
+TEST(Hessian, FollowsDividedInputs) {
+  os::ThreadPool pool(1);
+  auto x = random_inputs(12, 60, 24);
+  std::vector<float> scales(24);
+  for (std::size_t j = 0; j < scales.size(); ++j) scales[j] = std::ldexp(1.0F, int(j % 5) - 2);
+  Hessian hessian(24);
+  hessian.add(x.view(), {}, pool);
+  for (std::size_t t = 0; t < x.rows(); ++t) {
+    for (std::size_t j = 0; j < 24; ++j) x.row(t)[j] /= scales[j];
+  }
+  Hessian divided(24);
+  divided.add(x.view(), {}, pool);
+  const Hessian followed = hessian.of_divided_inputs(scales);
+  for (std::size_t i = 0; i < 24; ++i) {  // powers of two, so exactly
+    for (std::size_t j = 0; j <= i; ++j) ASSERT_EQ(followed.at(i, j), divided.at(i, j));
+  }
+  EXPECT_EQ(followed.tokens(), 60.0);
+}
+
 TEST(Hessian, RefusesValuesThatAreNotFinite) {
   os::ThreadPool pool(1);
   auto x = random_inputs(7, 3, 4);
