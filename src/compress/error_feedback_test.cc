@@ -90,11 +90,10 @@ TEST_P(EveryGridCodec, DecodesFromItsBytesWhatItMeasured) {
   }
 }
 
-// ---- Small enough to know the best answer: 8 columns of a block of 32 carry input ----
+// ---- Small enough to know the best answer: rows of 8 weights with 4 levels ----
 
 struct SmallProblem {
   static constexpr std::size_t kLive = 8;
-  static constexpr int kLevels = 4;  // 2 bits: levels 0..3 of Q4_1's 16
   std::array<float, kLive> weights;
   double h[kLive][kLive];
 
@@ -109,7 +108,7 @@ struct SmallProblem {
   }
 };
 
-/// A codec of Q2_K's kind with one block of 8 weights, four levels and a scale of one.
+/// Blocks of 8 weights and levels 0..3, otherwise as Q4_1.
 quant::BlockGrid small_grid() {
   static constexpr std::int8_t kLevels[] = {0, 1, 2, 3};
   quant::BlockGrid grid = *quant::find_codec("Q4_1")->grid;
