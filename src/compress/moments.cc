@@ -16,6 +16,8 @@ using model::Role;
 // expert with thousands of tokens hardly notices; one with ten is mostly encoded by its layer.
 constexpr double kPriorTokens = 64;
 
+}  // namespace
+
 Site site_of(Role role) {
   switch (role) {
     case Role::kQueryProj:
@@ -39,8 +41,6 @@ Site site_of(Role role) {
       return Site::kOutputInput;  // the output matrix, which tied embeddings share
   }
 }
-
-}  // namespace
 
 void InputMoments::add(Sum& sum, std::span<const float> x, double weight) {
   for (std::size_t j = 0; j < x.size(); ++j) {

@@ -16,6 +16,9 @@
 
 namespace winnow::compress {
 
+/// The input that the matrices of a role read; that of the output matrix for the embedding.
+engine::Site site_of(model::Role role);
+
 /// For each input site: sums over tokens of x_j^2, in f64. Expert inputs are weighted with the
 /// square of the token's router weight: an expert's output enters the layer multiplied by it, so
 /// this is what a squared error of its weights costs at the layer's output.

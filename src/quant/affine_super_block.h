@@ -20,7 +20,7 @@ class AffineSuperBlockSearch {
  public:
   explicit AffineSuperBlockSearch(const SuperBlockInput& input) : in_(input) {}
 
-  TwoLevelBlock run() {
+  BlockParameters run() {
     float scale = 0;
     float base = 0;
     for (std::size_t k = 0; k < kCount; ++k) {
@@ -151,8 +151,8 @@ class AffineSuperBlockSearch {
     return {in_.units.rounded(after.scale), in_.units.rounded(after.min_scale)};
   }
 
-  TwoLevelBlock block() const {
-    TwoLevelBlock block;
+  BlockParameters block() const {
+    BlockParameters block;
     block.scale = in_.units.to_half(best_.shared.scale);
     block.min_scale = in_.units.to_half(best_.shared.min_scale);
     for (std::size_t k = 0; k < kCount; ++k) {
@@ -172,9 +172,9 @@ class AffineSuperBlockSearch {
 /// Minima lie at or below zero; a sub-block wholly above zero is
 /// better served by the mirror image (negative shared scales), so then both are tried.
 template <class Layout>
-TwoLevelBlock search_affine_super_block(SuperBlockInput& input) {
+BlockParameters search_both_signs(SuperBlockInput& input) {
   AffineSuperBlockSearch<Layout> search(input);
-  const TwoLevelBlock plain = search.run();
+  const BlockParameters plain = search.run();
   bool above_zero = false;
   for (std::size_t k = 0; k < kSuperBlock; k += Layout::kSubSize) {
     above_zero |= *std::min_element(input.x + k, input.x + k + Layout::kSubSize) > 0;
@@ -182,7 +182,7 @@ TwoLevelBlock search_affine_super_block(SuperBlockInput& input) {
   if (!above_zero) return plain;
   for (float& x : input.x) x = -x;
   AffineSuperBlockSearch<Layout> mirrored_search(input);
-  TwoLevelBlock mirrored = mirrored_search.run();
+  BlockParameters mirrored = mirrored_search.run();
   if (search.error() <= mirrored_search.error()) return plain;
   constexpr std::uint16_t kSignBit = 0x8000;
   mirrored.scale ^= kSignBit;
@@ -190,16 +190,12 @@ TwoLevelBlock search_affine_super_block(SuperBlockInput& input) {
   return mirrored;
 }
 
+/// Layout as above.
 template <class Layout>
-void encode_affine_super_blocks(const float* weights, std::size_t num_blocks,
-                                const float* importance, std::byte* out) noexcept {
-  for (std::size_t b = 0; b < num_blocks; ++b) {
-    SuperBlockInput input(weights + b * kSuperBlock,
-                          importance == nullptr ? nullptr : importance + b * kSuperBlock);
-    const TwoLevelBlock block =
-        input.units.unit == 0 ? TwoLevelBlock{} : search_affine_super_block<Layout>(input);
-    Layout::pack(block, out + b * Layout::kBytes);
-  }
+BlockParameters search_affine_super_block(const float* weights, const float* importance) {
+  SuperBlockInput input(weights, importance);
+  if (input.units.unit == 0) return {};
+  return search_both_signs<Layout>(input);
 }
 
 }  // namespace winnow::quant

@@ -26,6 +26,8 @@ struct IntegerForm {
   float* offsets;      ///< [weights / kGroup]; not written when the codec has no offsets
 };
 
+struct BlockGrid;
+
 /// One packed layout. Immutable, one object for the whole program (see `find_codec`).
 /// All functions work on whole blocks, are reentrant, and neither allocate nor throw.
 struct Codec {
@@ -50,6 +52,9 @@ struct Codec {
   /// Null for float codecs, which have no integer form.
   void (*unpack)(const std::byte* blocks, std::size_t num_blocks, IntegerForm out) noexcept;
   bool has_offsets;  ///< whether `unpack` writes offsets
+
+  /// What the blocks can express; null for float codecs.
+  const BlockGrid* grid = nullptr;
 
   bool is_float() const { return unpack == nullptr; }
   double bits_per_weight() const { return 8.0 * block_bytes / block_size; }

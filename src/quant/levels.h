@@ -16,6 +16,7 @@ namespace winnow::quant {
 /// The integers Low..High, stored as level - Low.
 template <int Low, int High>
 struct UniformLevels {
+  static constexpr std::size_t kCodes = High - Low + 1;
   /// The level that the largest weight of a block meets when nothing is clipped.
   static constexpr float kEdge = static_cast<float>(Low < 0 ? -Low : High);
   /// The usual distance of neighbouring levels.
@@ -25,7 +26,9 @@ struct UniformLevels {
   static std::uint8_t stored(float level) {
     return static_cast<std::uint8_t>(static_cast<int>(level) - Low);
   }
-  static std::int8_t code(std::uint8_t stored) { return static_cast<std::int8_t>(stored + Low); }
+  static constexpr std::int8_t code(std::uint8_t stored) {
+    return static_cast<std::int8_t>(stored + Low);
+  }
 
   Lanes low = hidden_splat(static_cast<float>(Low));
   Lanes high = hidden_splat(static_cast<float>(High));
@@ -34,6 +37,7 @@ struct UniformLevels {
 /// The 16 values of IQ4_NL and IQ4_XS, denser around zero (fixed by the GGUF format), stored as
 /// their index.
 struct CurvedLevels {
+  static constexpr std::size_t kCodes = 16;
   static constexpr float kEdge = 127.0F;
   static constexpr float kStep = 16.0F;
   static constexpr std::array<std::int8_t, 16> kValues = {-127, -104, -83, -65, -49, -35, -22, -10,
@@ -53,7 +57,7 @@ struct CurvedLevels {
     while (static_cast<float>(kValues[index]) < level) ++index;
     return index;
   }
-  static std::int8_t code(std::uint8_t stored) { return kValues[stored]; }
+  static constexpr std::int8_t code(std::uint8_t stored) { return kValues[stored]; }
 };
 
 }  // namespace winnow::quant

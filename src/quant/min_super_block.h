@@ -36,7 +36,7 @@ struct MinSuperBlock {
     for (std::size_t j = 0; j < kBlock; ++j) out.codes[j] = Levels::code(codes[j]);
   }
 
-  static void pack(const TwoLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     store_u16(in.scale, block);
     store_u16(in.min_scale, block + 2);
@@ -65,7 +65,7 @@ struct MinSuperBlock {
     }
   }
 
-  static void pack_scales(const TwoLevelBlock& in, std::byte* bytes) {
+  static void pack_scales(const BlockParameters& in, std::byte* bytes) {
     for (std::size_t i = 0; i < 4; ++i) {
       const auto s = static_cast<unsigned>(in.scales[i]);
       const auto m = static_cast<unsigned>(in.mins[i]);

@@ -18,7 +18,7 @@ struct NibbleBlock {
   static_assert(Bits == 4 || Bits == 5);
   using Levels = std::conditional_t<WithBase, UniformLevels<0, (1 << Bits) - 1>,
                                     UniformLevels<-(1 << (Bits - 1)), (1 << (Bits - 1)) - 1>>;
-  static constexpr std::size_t kBlock = OneLevelBlock::kSize;
+  static constexpr std::size_t kBlock = kSmallBlock;
   static constexpr bool kHasOffsets = WithBase;
   static constexpr std::size_t kHighBits = WithBase ? 4 : 2;  ///< offset in the block
   static constexpr std::size_t kNibbles = kHighBits + (Bits == 5 ? 4 : 0);
@@ -39,10 +39,10 @@ struct NibbleBlock {
     if constexpr (WithBase) out.offsets[0] = out.offsets[1] = -load_half(block + 2);
   }
 
-  static void pack(const OneLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     store_u16(in.scale, block);
-    if constexpr (WithBase) store_u16(in.base, block + 2);
+    if constexpr (WithBase) store_u16(negated_half(in.min_scale), block + 2);
     pack_bits(in.codes, kBlock / 2, 0, 4, block + kNibbles);
     pack_bits(in.codes + kBlock / 2, kBlock / 2, 4, 4, block + kNibbles);
     if constexpr (Bits == 5) {

@@ -7,28 +7,29 @@
 #include <cstdint>
 #include <limits>
 
+#include "quant/block_grid_of.h"
 #include "quant/search.h"
 
 namespace winnow::quant {
 
-/// What an encoder found for one block, before its bits are laid out:
-/// w = scale * level(code) (+ base).
-struct OneLevelBlock {
-  static constexpr std::size_t kSize = 32;
-  std::uint16_t scale = 0;  ///< f16 bits
-  std::uint16_t base = 0;   ///< f16 bits
-  std::uint8_t codes[kSize] = {};
-};
+constexpr std::size_t kSmallBlock = 32;
+
+/// These layouts store the base, which is the minimum negated.
+inline std::uint16_t negated_half(std::uint16_t half) {
+  constexpr std::uint16_t kSign = 0x8000;
+  return half ^ kSign;
+}
 
 /// Of both signs of the scale, the best f16 scale.
 template <class Levels>
-OneLevelBlock search_symmetric_block(const float* weights, const float* importance) {
-  constexpr std::size_t kSize = OneLevelBlock::kSize;
+BlockParameters search_symmetric_block(const float* weights, const float* importance) {
+  constexpr std::size_t kSize = kSmallBlock;
   float x[kSize];
   float w[kSize];
   const BlockUnits units = normalize(weights, importance, kSize, x, w);
   float best_scale = 0;
-  OneLevelBlock block;
+  BlockParameters block;
+  block.scales[0] = 1;
   if (units.unit > 0) {
     float best_error = std::numeric_limits<float>::infinity();
     const float largest = largest_magnitude(x, kSize);
@@ -50,12 +51,14 @@ OneLevelBlock search_symmetric_block(const float* weights, const float* importan
 
 /// The best f16 scale and base.
 template <class Levels>
-OneLevelBlock search_affine_block(const float* weights, const float* importance) {
-  constexpr std::size_t kSize = OneLevelBlock::kSize;
+BlockParameters search_affine_block(const float* weights, const float* importance) {
+  constexpr std::size_t kSize = kSmallBlock;
   float x[kSize];
   float w[kSize];
   const BlockUnits units = normalize(weights, importance, kSize, x, w);
-  OneLevelBlock block;
+  BlockParameters block;
+  block.scales[0] = block.mins[0] = 1;
+  block.min_scale = negated_half(0);
   if (units.unit == 0) return block;
   AffineFit fit = fit_affine<Levels>(x, w, kSize, BaseRange::kAny);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
@@ -65,20 +68,9 @@ OneLevelBlock search_affine_block(const float* weights, const float* importance)
   const AffineSums sums = affine_sums<Levels>(x, w, kSize, fit.scale, fit.base);
   const std::size_t lane = smallest_lane(sums.error);
   block.scale = units.to_half(fit.scale[lane]);
-  block.base = units.to_half(fit.base[lane]);
+  block.min_scale = negated_half(units.to_half(fit.base[lane]));
   store_codes<Levels>(x, kSize, fit.scale[lane], fit.base[lane], block.codes);
   return block;
-}
-
-/// `Codec::encode` of a layout with one scale: Layout::{kBytes, Levels, pack(block, bytes)}.
-template <class Layout, OneLevelBlock (*search)(const float*, const float*)>
-void encode_one_level(const float* weights, std::size_t num_blocks, const float* importance,
-                      std::byte* out) noexcept {
-  constexpr std::size_t kSize = OneLevelBlock::kSize;
-  for (std::size_t b = 0; b < num_blocks; ++b) {
-    const float* block_importance = importance == nullptr ? nullptr : importance + b * kSize;
-    Layout::pack(search(weights + b * kSize, block_importance), out + b * Layout::kBytes);
-  }
 }
 
 }  // namespace winnow::quant

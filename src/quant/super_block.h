@@ -11,22 +11,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "quant/block_grid_of.h"
 #include "quant/search.h"
 
 namespace winnow::quant {
-
-constexpr std::size_t kSuperBlock = 256;
-
-/// What an encoder found for one super-block, before its bits are laid out:
-/// w = scale * scales[k] * level(code) (- min_scale * mins[k]) in sub-block k.
-struct TwoLevelBlock {
-  static constexpr std::size_t kMostSubBlocks = 16;
-  std::uint16_t scale = 0;      ///< f16 bits
-  std::uint16_t min_scale = 0;  ///< f16 bits
-  std::int8_t scales[kMostSubBlocks] = {};
-  std::int8_t mins[kMostSubBlocks] = {};
-  std::uint8_t codes[kSuperBlock] = {};
-};
 
 /// The input of a super-block search, in block units.
 struct SuperBlockInput {

@@ -19,13 +19,13 @@ class SymmetricSuperBlockSearch {
  public:
   explicit SymmetricSuperBlockSearch(const SuperBlockInput& input) : in_(input) {}
 
-  TwoLevelBlock run() {
+  BlockParameters run() {
     float extreme = 0;  // the real-valued scale of largest magnitude
     for (std::size_t k = 0; k < kCount; ++k) fit_sub_block(k, extreme);
     for (const float stretch : kStretches) {
       improve(in_.units.rounded(extreme / (Layout::kScaleLow * stretch)));
     }
-    TwoLevelBlock block;
+    BlockParameters block;
     block.scale = in_.units.to_half(best_.scale);
     for (std::size_t k = 0; k < kCount; ++k) {
       block.scales[k] = static_cast<std::int8_t>(best_.scales[k]);
@@ -114,17 +114,12 @@ class SymmetricSuperBlockSearch {
   Choice best_;
 };
 
-/// `Codec::encode` of a layout without minima: Layout as above and pack(block, bytes).
+/// Layout as above.
 template <class Layout>
-void encode_symmetric_super_blocks(const float* weights, std::size_t num_blocks,
-                                   const float* importance, std::byte* out) noexcept {
-  for (std::size_t b = 0; b < num_blocks; ++b) {
-    const SuperBlockInput input(weights + b * kSuperBlock,
-                                importance == nullptr ? nullptr : importance + b * kSuperBlock);
-    const TwoLevelBlock block =
-        input.units.unit == 0 ? TwoLevelBlock{} : SymmetricSuperBlockSearch<Layout>(input).run();
-    Layout::pack(block, out + b * Layout::kBytes);
-  }
+BlockParameters search_symmetric_super_block(const float* weights, const float* importance) {
+  const SuperBlockInput input(weights, importance);
+  if (input.units.unit == 0) return {};
+  return SymmetricSuperBlockSearch<Layout>(input).run();
 }
 
 }  // namespace winnow::quant

@@ -10,7 +10,7 @@ namespace {
 
 struct Layout {
   using Levels = CurvedLevels;
-  static constexpr std::size_t kBlock = OneLevelBlock::kSize;
+  static constexpr std::size_t kBlock = kSmallBlock;
   static constexpr std::size_t kBytes = 2 + kBlock / 2;
   static constexpr bool kHasOffsets = false;
 
@@ -22,7 +22,7 @@ struct Layout {
     out.scales[0] = out.scales[1] = load_half(block);
   }
 
-  static void pack(const OneLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     store_u16(in.scale, block);
     pack_bits(in.codes, kBlock / 2, 0, 4, block + 2);
@@ -30,18 +30,20 @@ struct Layout {
   }
 };
 
+using Encoder = BlockEncoder<Layout, search_symmetric_block<Layout::Levels>>;
+
 }  // namespace
 
-extern const Codec kIq4Nl{
-    .name = "IQ4_NL",
-    .ggml_type = 20,
-    .file_type = 25,
-    .block_size = Layout::kBlock,
-    .block_bytes = Layout::kBytes,
-    .fallback = "F16",
-    .decode = decode_blocks<Layout>,
-    .encode = encode_one_level<Layout, search_symmetric_block<Layout::Levels>>,
-    .unpack = unpack_blocks<Layout>,
-    .has_offsets = Layout::kHasOffsets};
+extern const Codec kIq4Nl{.name = "IQ4_NL",
+                          .ggml_type = 20,
+                          .file_type = 25,
+                          .block_size = Layout::kBlock,
+                          .block_bytes = Layout::kBytes,
+                          .fallback = "F16",
+                          .decode = decode_blocks<Layout>,
+                          .encode = Encoder::encode,
+                          .unpack = unpack_blocks<Layout>,
+                          .has_offsets = Layout::kHasOffsets,
+                          .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

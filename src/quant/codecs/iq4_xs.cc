@@ -37,7 +37,7 @@ struct Layout {
     }
   }
 
-  static void pack(const TwoLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     store_u16(in.scale, block);
     unsigned high_bits = 0;
@@ -52,6 +52,8 @@ struct Layout {
   }
 };
 
+using Encoder = BlockEncoder<Layout, search_symmetric_super_block<Layout>>;
+
 }  // namespace
 
 extern const Codec kIq4Xs{.name = "IQ4_XS",
@@ -61,8 +63,9 @@ extern const Codec kIq4Xs{.name = "IQ4_XS",
                           .block_bytes = Layout::kBytes,
                           .fallback = "IQ4_NL",
                           .decode = decode_blocks<Layout>,
-                          .encode = encode_symmetric_super_blocks<Layout>,
+                          .encode = Encoder::encode,
                           .unpack = unpack_blocks<Layout>,
-                          .has_offsets = Layout::kHasOffsets};
+                          .has_offsets = Layout::kHasOffsets,
+                          .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

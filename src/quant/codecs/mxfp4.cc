@@ -21,8 +21,9 @@ namespace {
 /// The values v doubled, so that they are integers; stored as sign and index of the magnitude.
 struct FloatLevels {
   static constexpr unsigned kSign = 8;
-  static constexpr std::array<std::int8_t, 2 * kSign> kValues = {0, 1,  2,  3,  4,  6,  8,  12,
-                                                                 0, -1, -2, -3, -4, -6, -8, -12};
+  static constexpr std::size_t kCodes = 2 * kSign;
+  static constexpr std::array<std::int8_t, kCodes> kValues = {0, 1,  2,  3,  4,  6,  8,  12,
+                                                              0, -1, -2, -3, -4, -6, -8, -12};
 
   static Lanes nearest(Lanes v) {
     const Lanes magnitude = v < 0.0F ? -v : v;
@@ -39,7 +40,7 @@ struct FloatLevels {
     while (static_cast<float>(kValues[index]) < std::fabs(level)) ++index;
     return static_cast<std::uint8_t>(level < 0 ? index | kSign : index);
   }
-  static std::int8_t code(std::uint8_t stored) { return kValues[stored]; }
+  static constexpr std::int8_t code(std::uint8_t stored) { return kValues[stored]; }
 };
 
 /// 2^(exponent - 128), exponent in [0, 255]; the lowest two are subnormal.
@@ -48,11 +49,13 @@ float power_of_two(std::uint32_t exponent) {
 }
 
 struct Layout {
-  static constexpr std::size_t kBlock = OneLevelBlock::kSize;
+  using Levels = FloatLevels;
+  static constexpr std::size_t kBlock = kSmallBlock;
   static constexpr std::size_t kBytes = 1 + kBlock / 2;
   static constexpr bool kHasOffsets = false;
   /// The scale of the doubled values is 2^(e - kBias).
   static constexpr int kBias = 128;
+  static constexpr int kLargestExponent = 252;  // with which 6 is still finite
 
   static void unpack(const std::byte* block, IntegerForm out) {
     std::uint8_t codes[kBlock] = {};
@@ -62,28 +65,37 @@ struct Layout {
     out.scales[0] = out.scales[1] = power_of_two(std::to_integer<std::uint32_t>(block[0]));
   }
 
-  static void pack(int exponent, const std::uint8_t* codes, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::fill_n(block, kBytes, std::byte{0});
-    block[0] = static_cast<std::byte>(exponent);
-    pack_bits(codes, kBlock / 2, 0, 4, block + 1);
-    pack_bits(codes + kBlock / 2, kBlock / 2, 4, 4, block + 1);
+    block[0] = static_cast<std::byte>(in.scale);
+    pack_bits(in.codes, kBlock / 2, 0, 4, block + 1);
+    pack_bits(in.codes + kBlock / 2, kBlock / 2, 4, 4, block + 1);
+  }
+
+  static float scale_value(std::uint16_t exponent) { return power_of_two(exponent); }
+
+  /// The power of two nearest in ratio; a negative or zero value takes the smallest.
+  static std::uint16_t nearest_scale(float value) {
+    const float exponent = std::nearbyint(std::log2(std::max(value, power_of_two(0))));
+    return static_cast<std::uint16_t>(
+        std::clamp(static_cast<int>(exponent) + kBias, 0, kLargestExponent));
   }
 };
 
 /// Tries the power of two that holds all weights with room to spare, and the seven below it, at
 /// which ever more weights clip: what important weights gain may outweigh that. Blocks below 2^-25
 /// become zeros, as in the types with an f16 scale.
-void encode_block(const float* weights, const float* importance, std::byte* out) {
+BlockParameters search(const float* weights, const float* importance) {
   constexpr std::size_t kSize = Layout::kBlock;
   constexpr std::size_t kTrials = 2 * kLanes;
-  constexpr int kLargestExponent = 252;  // with which 6 is still finite
   float x[kSize];
   float w[kSize];
-  std::uint8_t codes[kSize] = {};
+  BlockParameters block;
+  block.scales[0] = 1;
   const BlockUnits units = normalize(weights, importance, kSize, x, w);
-  if (units.unit == 0) return Layout::pack(0, codes, out);
+  if (units.unit == 0) return block;
   const int unit_exponent = std::ilogb(units.unit) + Layout::kBias;
-  const int first = std::min(-2, kLargestExponent - unit_exponent);
+  const int first = std::min(-2, Layout::kLargestExponent - unit_exponent);
   int best = first;
   float best_error = std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < kTrials; i += kLanes) {
@@ -96,18 +108,12 @@ void encode_block(const float* weights, const float* importance, std::byte* out)
       best = power - static_cast<int>(lane);
     }
   }
-  store_codes<FloatLevels>(x, kSize, std::ldexp(1.0F, best), 0.0F, codes);
-  Layout::pack(unit_exponent + best, codes, out);
+  store_codes<FloatLevels>(x, kSize, std::ldexp(1.0F, best), 0.0F, block.codes);
+  block.scale = static_cast<std::uint16_t>(unit_exponent + best);
+  return block;
 }
 
-void encode(const float* weights, std::size_t num_blocks, const float* importance,
-            std::byte* out) noexcept {
-  for (std::size_t b = 0; b < num_blocks; ++b) {
-    encode_block(weights + b * Layout::kBlock,
-                 importance == nullptr ? nullptr : importance + b * Layout::kBlock,
-                 out + b * Layout::kBytes);
-  }
-}
+using Encoder = BlockEncoder<Layout, search>;
 
 }  // namespace
 
@@ -119,9 +125,10 @@ extern const Codec kMxfp4{
     .block_bytes = Layout::kBytes,
     .fallback = "F16",
     .decode = decode_blocks<Layout>,
-    .encode = encode,
+    .encode = Encoder::encode,
     .unpack = unpack_blocks<Layout>,
     .has_offsets = false,
+    .grid = &Encoder::kGrid,
 };
 
 }  // namespace winnow::quant

@@ -32,7 +32,7 @@ struct Layout {
     for (std::size_t j = 0; j < kBlock; ++j) out.codes[j] = Levels::code(codes[j]);
   }
 
-  static void pack(const TwoLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     for (std::size_t k = 0; k < kBlock / kSubSize; ++k) {
       block[k] = static_cast<std::byte>(in.scales[k] | (in.mins[k] << 4));
@@ -43,6 +43,8 @@ struct Layout {
   }
 };
 
+using Encoder = BlockEncoder<Layout, search_affine_super_block<Layout>>;
+
 }  // namespace
 
 extern const Codec kQ2K{.name = "Q2_K",
@@ -52,8 +54,9 @@ extern const Codec kQ2K{.name = "Q2_K",
                         .block_bytes = Layout::kBytes,
                         .fallback = "IQ4_NL",
                         .decode = decode_blocks<Layout>,
-                        .encode = encode_affine_super_blocks<Layout>,
+                        .encode = Encoder::encode,
                         .unpack = unpack_blocks<Layout>,
-                        .has_offsets = Layout::kHasOffsets};
+                        .has_offsets = Layout::kHasOffsets,
+                        .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

@@ -38,7 +38,7 @@ struct Layout {
     for (std::size_t j = 0; j < kBlock; ++j) out.codes[j] = Levels::code(codes[j]);
   }
 
-  static void pack(const TwoLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     store_u16(in.scale, block + kScale);
     std::byte* scales = block + kScales;
@@ -53,6 +53,8 @@ struct Layout {
   }
 };
 
+using Encoder = BlockEncoder<Layout, search_symmetric_super_block<Layout>>;
+
 }  // namespace
 
 extern const Codec kQ3K{.name = "Q3_K",
@@ -62,8 +64,9 @@ extern const Codec kQ3K{.name = "Q3_K",
                         .block_bytes = Layout::kBytes,
                         .fallback = "IQ4_NL",
                         .decode = decode_blocks<Layout>,
-                        .encode = encode_symmetric_super_blocks<Layout>,
+                        .encode = Encoder::encode,
                         .unpack = unpack_blocks<Layout>,
-                        .has_offsets = Layout::kHasOffsets};
+                        .has_offsets = Layout::kHasOffsets,
+                        .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

@@ -8,6 +8,8 @@ namespace {
 
 using Layout = NibbleBlock<5, /*WithBase=*/false>;
 
+using Encoder = BlockEncoder<Layout, search_symmetric_block<Layout::Levels>>;
+
 }  // namespace
 
 extern const Codec kQ5_0{.name = "Q5_0",
@@ -17,8 +19,9 @@ extern const Codec kQ5_0{.name = "Q5_0",
                          .block_bytes = Layout::kBytes,
                          .fallback = "F16",
                          .decode = decode_blocks<Layout>,
-                         .encode = encode_one_level<Layout, search_symmetric_block<Layout::Levels>>,
+                         .encode = Encoder::encode,
                          .unpack = unpack_blocks<Layout>,
-                         .has_offsets = Layout::kHasOffsets};
+                         .has_offsets = Layout::kHasOffsets,
+                         .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

@@ -8,6 +8,8 @@ namespace {
 
 using Layout = MinSuperBlock<5>;
 
+using Encoder = BlockEncoder<Layout, search_affine_super_block<Layout>>;
+
 }  // namespace
 
 extern const Codec kQ5K{.name = "Q5_K",
@@ -17,8 +19,9 @@ extern const Codec kQ5K{.name = "Q5_K",
                         .block_bytes = Layout::kBytes,
                         .fallback = "Q5_1",
                         .decode = decode_blocks<Layout>,
-                        .encode = encode_affine_super_blocks<Layout>,
+                        .encode = Encoder::encode,
                         .unpack = unpack_blocks<Layout>,
-                        .has_offsets = Layout::kHasOffsets};
+                        .has_offsets = Layout::kHasOffsets,
+                        .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

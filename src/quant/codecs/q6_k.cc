@@ -34,7 +34,7 @@ struct Layout {
     for (std::size_t j = 0; j < kBlock; ++j) out.codes[j] = Levels::code(codes[j]);
   }
 
-  static void pack(const TwoLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     std::memset(block, 0, kBytes);
     for (unsigned quarter = 0; quarter < 4; ++quarter) {
       pack_bits(in.codes + 64 * quarter, 64, 4 * (quarter % 2), 4, block + 64 * (quarter / 2));
@@ -45,6 +45,8 @@ struct Layout {
   }
 };
 
+using Encoder = BlockEncoder<Layout, search_symmetric_super_block<Layout>>;
+
 }  // namespace
 
 extern const Codec kQ6K{.name = "Q6_K",
@@ -54,8 +56,9 @@ extern const Codec kQ6K{.name = "Q6_K",
                         .block_bytes = Layout::kBytes,
                         .fallback = "Q8_0",
                         .decode = decode_blocks<Layout>,
-                        .encode = encode_symmetric_super_blocks<Layout>,
+                        .encode = Encoder::encode,
                         .unpack = unpack_blocks<Layout>,
-                        .has_offsets = Layout::kHasOffsets};
+                        .has_offsets = Layout::kHasOffsets,
+                        .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

@@ -10,7 +10,7 @@ namespace {
 struct Layout {
   /// -128 is left out: kernels that multiply magnitudes need |q| <= 127.
   using Levels = UniformLevels<-127, 127>;
-  static constexpr std::size_t kBlock = OneLevelBlock::kSize;
+  static constexpr std::size_t kBlock = kSmallBlock;
   static constexpr std::size_t kBytes = 2 + kBlock;
   static constexpr bool kHasOffsets = false;
 
@@ -19,13 +19,15 @@ struct Layout {
     out.scales[0] = out.scales[1] = load_half(block);
   }
 
-  static void pack(const OneLevelBlock& in, std::byte* block) {
+  static void pack(const BlockParameters& in, std::byte* block) {
     store_u16(in.scale, block);
     for (std::size_t j = 0; j < kBlock; ++j) {
       block[2 + j] = static_cast<std::byte>(Levels::code(in.codes[j]));
     }
   }
 };
+
+using Encoder = BlockEncoder<Layout, search_symmetric_block<Layout::Levels>>;
 
 }  // namespace
 
@@ -36,8 +38,9 @@ extern const Codec kQ8_0{.name = "Q8_0",
                          .block_bytes = Layout::kBytes,
                          .fallback = "F16",
                          .decode = decode_blocks<Layout>,
-                         .encode = encode_one_level<Layout, search_symmetric_block<Layout::Levels>>,
+                         .encode = Encoder::encode,
                          .unpack = unpack_blocks<Layout>,
-                         .has_offsets = Layout::kHasOffsets};
+                         .has_offsets = Layout::kHasOffsets,
+                         .grid = &Encoder::kGrid};
 
 }  // namespace winnow::quant

@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/descent.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "base/error.h"
+
+namespace winnow::compress {
+namespace {
+
+/// Rows that share the matrix products with H.
+constexpr std::size_t kRows = 16;
+
+class DescentTile {
+ public:
+  DescentTile(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out)
+      : weights_(weights), h_(h), options_(options), out_(out) {}
+
+  double run(std::size_t first) {
+    const std::size_t count = std::min(kRows, weights_.rows - first);
+    values_ = tensor::Matrix<float>(count, h_.cols);
+    gradients_ = tensor::Matrix<float>(count, h_.cols);
+    std::vector<RowState> states(count);
+    for (std::size_t r = 0; r < count; ++r) {
+      states[r] = {first + r, values_.row(r), gradients_.row(r)};
+    }
+    double loss = measure(states);
+    for (int round = 0; round < options_.rounds; ++round) {
+      const double change = run_round(states);
+      if (!(-change > options_.least_gain * loss)) break;
+      loss += change;
+    }
+    return measure(states);
+  }
+
+ private:
+  /// G from scratch, and L of the tile.
+  double measure(std::vector<RowState>& states) {
+    tensor::Matrix<float> errors(states.size(), h_.cols);
+    for (std::size_t r = 0; r < states.size(); ++r) {
+      out_.decode_row(states[r].row, states[r].values);
+      const auto original = weights_.row(states[r].row);
+      for (std::size_t j = 0; j < h_.cols; ++j) {
+        errors.row(r)[j] = states[r].values[j] - original[j];
+      }
+    }
+    product(errors.view(), h_, gradients_.view());
+    double loss = 0;
+    for (std::size_t i = 0; i < errors.flat().size(); ++i) {
+      loss += double{errors.flat()[i]} * gradients_.flat()[i];
+    }
+    return loss;
+  }
+
+  double run_round(std::vector<RowState>& states) {
+    double change = 0;
+    for (RowState& state : states) {
+      for (int sweep = 0; sweep < options_.code_sweeps; ++sweep) {
+        const double gained = sweep_codes(h_, state, out_);
+        change += gained;
+        if (gained == 0) break;
+      }
+      if (options_.integers) change += sweep_integers(h_, state, out_);
+    }
+    if (options_.block_scales) change += refit_block_scales(h_, states, out_);
+    return change;
+  }
+
+  ConstMatrix weights_;
+  ConstMatrix h_;
+  const DescentOptions& options_;
+  CodedMatrix& out_;
+  tensor::Matrix<float> values_;
+  tensor::Matrix<float> gradients_;
+};
+
+}  // namespace
+
+double descend(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out,
+               os::ThreadPool& pool) {
+  WINNOW_CHECK(weights.cols == h.cols && weights.cols == out.cols());
+  const std::size_t tiles = (weights.rows + kRows - 1) / kRows;
+  std::vector<double> losses(tiles);
+  pool.run(tiles, [&](std::size_t tile, unsigned) {
+    losses[tile] = DescentTile(weights, h, options, out).run(tile * kRows);
+  });
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+double quadratic_loss(ConstMatrix weights, ConstMatrix h, const RowDecoder& decode_row,
+                      os::ThreadPool& pool) {
+  const std::size_t tiles = (weights.rows + kRows - 1) / kRows;
+  std::vector<double> losses(tiles);
+  pool.run(tiles, [&](std::size_t tile, unsigned) {
+    const std::size_t first = tile * kRows;
+    const std::size_t count = std::min(kRows, weights.rows - first);
+    tensor::Matrix<float> errors(count, h.cols);
+    tensor::Matrix<float> products(count, h.cols);
+    for (std::size_t r = 0; r < count; ++r) {
+      decode_row(first + r, errors.row(r));
+      const auto original = weights.row(first + r);
+      for (std::size_t j = 0; j < h.cols; ++j) errors.row(r)[j] -= original[j];
+    }
+    product(errors.view(), h, products.view());
+    for (std::size_t i = 0; i < errors.flat().size(); ++i) {
+      losses[tile] += double{errors.flat()[i]} * products.flat()[i];
+    }
+  });
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,160 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Layout: kRows rows of weights are worked on together, one lane each, so that the update of a
+// column by a rounding error is a multiply-subtract of whole vectors. Columns are in processing
+// order. A block of columns is brought up to date with the errors of all earlier blocks by one
+// matrix product when its turn comes (each element of U is read once per tile); within the block,
+// every column updates the rest of it at once.
+#include "compress/error_feedback.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "base/error.h"
+
+namespace winnow::compress {
+namespace {
+
+/// Lanes of a tile: 4 SSE registers. The tail of a matrix leaves lanes empty (weights of zero).
+constexpr std::size_t kRows = 16;
+
+class FeedbackTile {
+ public:
+  FeedbackTile(ConstMatrix weights, const DampedHessian& hessian, std::span<const float> importance,
+               BlockScales scales, CodedMatrix& out)
+      : weights_(weights),
+        hessian_(hessian),
+        importance_(importance),
+        scales_(scales),
+        out_(out),
+        rounder_(out.grid()),
+        size_(out.grid().block_size),
+        target_(size_, kRows),
+        errors_(weights.cols, kRows),
+        steps_(out.subs_per_block(), kRows),
+        offsets_(out.subs_per_block(), kRows) {}
+
+  /// Squared scaled errors of the tile's rows from `first` on.
+  void run(std::size_t first, std::span<double> losses) {
+    first_ = first;
+    count_ = std::min(kRows, weights_.rows - first);
+    for (std::size_t place = 0; place < weights_.cols; place += size_) run_block(place);
+    for (std::size_t r = 0; r < count_; ++r) {
+      double sum = 0;
+      for (std::size_t j = 0; j < weights_.cols; ++j) sum += square(errors_.row(j)[r]);
+      losses[first + r] = sum;
+    }
+  }
+
+ private:
+  static double square(double x) { return x * x; }
+
+  void run_block(std::size_t place) {
+    const std::size_t block = hessian_.order[place] / size_;
+    load_targets(place);
+    for (std::size_t r = 0; r < count_; ++r) {
+      if (scales_ == BlockScales::kSearch) search_scales(place, block, r);
+      for (std::size_t k = 0; k < out_.subs_per_block(); ++k) {
+        const std::size_t sub = block * out_.subs_per_block() + k;
+        steps_.row(k)[r] = out_.step(first_ + r, sub);
+        offsets_.row(k)[r] = out_.offset(first_ + r, sub);
+      }
+    }
+    for (std::size_t i = 0; i < size_; ++i) {
+      round_column(place, i);
+      update_block(place, i);
+    }
+  }
+
+  /// The block's weights with the errors of all earlier blocks made up for.
+  void load_targets(std::size_t place) {
+    std::fill(target_.flat().begin(), target_.flat().end(), 0.0F);
+    for (std::size_t r = 0; r < count_; ++r) {
+      const auto row = weights_.row(first_ + r);
+      for (std::size_t i = 0; i < size_; ++i) target_.row(i)[r] = row[hessian_.order[place + i]];
+    }
+    if (place == 0) return;
+    const std::size_t n = weights_.cols;
+    const ConstMatrix above{hessian_.factor.flat().data() + place, place, size_, n};
+    subtract_transposed_product(above, errors_.view().rows_from(0, place), target_.view());
+  }
+
+  void search_scales(std::size_t place, std::size_t block, std::size_t r) {
+    float stored_order[quant::kSuperBlock];
+    for (std::size_t i = 0; i < size_; ++i) {
+      stored_order[hessian_.order[place + i] - block * size_] = target_.row(i)[r];
+    }
+    quant::BlockParameters parameters;
+    out_.grid().fit(stored_order, importance_.data() + block * size_, parameters);
+    out_.set_block(first_ + r, block, parameters);
+  }
+
+  void round_column(std::size_t place, std::size_t i) {
+    const std::size_t column = hessian_.order[place + i];
+    const std::size_t k = column % size_ / out_.grid().sub_size;
+    const float inverse_diagonal = 1.0F / hessian_.factor.row(place + i)[place + i];
+    const auto errors = errors_.row(place + i);
+    for (std::size_t r = 0; r < count_; ++r) {
+      const float target = target_.row(i)[r];
+      const float step = steps_.row(k)[r];
+      const float offset = offsets_.row(k)[r];
+      const std::uint8_t code =
+          rounder_.nearest((target + offset) * quant::BlockGrid::inverse_step(step));
+      out_.codes(first_ + r)[column] = code;
+      errors[r] = (target - out_.value(step, offset, code)) * inverse_diagonal;
+    }
+  }
+
+  void update_block(std::size_t place, std::size_t i) {
+    const float* const factor = hessian_.factor.row(place + i).data() + place;
+    float errors[kRows];
+    std::copy_n(errors_.row(place + i).data(), kRows, errors);
+    float* target = target_.row(i).data() + kRows;
+    for (std::size_t later = i + 1; later < size_; ++later, target += kRows) {
+      const float u = factor[later];
+      for (std::size_t r = 0; r < kRows; ++r) target[r] -= errors[r] * u;
+    }
+  }
+
+  ConstMatrix weights_;
+  const DampedHessian& hessian_;
+  std::span<const float> importance_;
+  BlockScales scales_;
+  CodedMatrix& out_;
+  quant::LevelRounder rounder_;
+  std::size_t size_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  tensor::Matrix<float> target_;  // [block_size, kRows]
+  tensor::Matrix<float> errors_;  // [n, kRows], scaled by 1 / U_jj; empty lanes stay zero
+  tensor::Matrix<float> steps_;   // [sub-blocks of a block, kRows]
+  tensor::Matrix<float> offsets_;
+};
+
+}  // namespace
+
+double round_with_feedback(ConstMatrix weights, const DampedHessian& hessian,
+                           std::span<const float> importance, BlockScales scales, CodedMatrix& out,
+                           os::ThreadPool& pool) {
+  WINNOW_CHECK(weights.cols == out.cols() && weights.rows == out.rows());
+  std::vector<double> losses(weights.rows);
+  pool.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
+    FeedbackTile(weights, hessian, importance, scales, out).run(tile * kRows, losses);
+  });
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+void round_to_nearest(ConstMatrix weights, std::span<const float> importance, CodedMatrix& out,
+                      os::ThreadPool& pool) {
+  const std::size_t size = out.grid().block_size;
+  pool.run(weights.rows, [&](std::size_t row, unsigned) {
+    for (std::size_t b = 0; b < out.blocks_per_row(); ++b) {
+      quant::BlockParameters parameters;
+      out.grid().fit(weights.row(row).data() + b * size, importance.data() + b * size, parameters);
+      out.set_block(row, b, parameters);
+    }
+  });
+}
+
+}  // namespace winnow::compress

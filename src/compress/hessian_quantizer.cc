@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/hessian_quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "compress/coded_matrix.h"
+#include "compress/error_feedback.h"
+
+namespace winnow::compress {
+namespace {
+
+/// A Hessian as the losses are measured with it.
+class LossMeter {
+ public:
+  LossMeter(const Hessian& hessian, ConstMatrix weights, os::ThreadPool& pool)
+      : weights_(weights), pool_(pool), h_(hessian.size(), hessian.size()) {
+    const tensor::Matrix<double> dense = hessian.dense();
+    std::copy(dense.flat().begin(), dense.flat().end(), h_.flat().begin());
+    if (hessian.tokens() > 0) per_token_ = 1.0 / hessian.tokens();
+  }
+  double operator()(const RowDecoder& decode_row) const {
+    return per_token_ * quadratic_loss(weights_, h_.view(), decode_row, pool_);
+  }
+
+ private:
+  ConstMatrix weights_;
+  os::ThreadPool& pool_;
+  tensor::Matrix<float> h_;
+  double per_token_ = 1.0;
+};
+
+class MatrixQuantizer {
+ public:
+  MatrixQuantizer(ConstMatrix weights, const quant::Codec& codec, const Hessian& hessian,
+                  const Hessian* held_out, const HessianQuantizerOptions& options,
+                  os::ThreadPool& pool, std::span<std::byte> out)
+      : weights_(weights),
+        codec_(codec),
+        hessian_(hessian),
+        options_(options),
+        pool_(pool),
+        out_(out),
+        row_bytes_(weights.cols / codec.block_size * codec.block_bytes),
+        loss_(hessian, weights, pool) {
+    if (held_out != nullptr) held_out_loss_.emplace(*held_out, weights, pool);
+  }
+
+  QuantizerReport run() {
+    if (codec_.grid == nullptr || options_.guard) encode();
+    if (codec_.grid == nullptr) return report_;
+    for (const double damping : options_.dampings) quantize(damping);
+    return report_;
+  }
+
+ private:
+  /// The codec's own encoder.
+  void encode() {
+    const std::vector<float> importance = importance_of(hessian_);
+    pool_.run(weights_.rows, [&](std::size_t row, unsigned) {
+      codec_.encode(weights_.row(row).data(), blocks(), importance.data(), bytes_of(row));
+    });
+    QuantizerCandidate candidate;
+    const RowDecoder decode_row = [this](std::size_t row, std::span<float> values) {
+      codec_.decode(bytes_of(row), blocks(), values.data());
+    };
+    measure(decode_row, candidate);
+    candidate.rounded_loss = candidate.loss;
+    report_.candidates.push_back(candidate);
+  }
+
+  void quantize(double damping) {
+    const DampedHessian damped = damp(hessian_, damping, codec_.block_size, options_.column_order);
+    const std::vector<float> importance = scale_weights(damped);
+    CodedMatrix coded(codec_, weights_.rows, weights_.cols);
+    if (options_.feedback) {
+      round_with_feedback(weights_, damped, importance, BlockScales::kSearch, coded, pool_);
+    } else {
+      round_to_nearest(weights_, importance, coded, pool_);
+    }
+    const RowDecoder decode_row = [&](std::size_t row, std::span<float> values) {
+      coded.decode_row(row, values);
+    };
+    QuantizerCandidate candidate;
+    candidate.damping = damping;
+    candidate.rounded_loss = loss_(decode_row);
+    if (options_.descent) descend(weights_, damped.h.view(), *options_.descent, coded, pool_);
+    measure(decode_row, candidate);
+    report_.candidates.push_back(candidate);
+    const std::size_t last = report_.candidates.size() - 1;
+    if (last > 0 && !(candidate.held_out_loss < report_.chosen().held_out_loss)) return;
+    report_.winner = last;
+    pool_.run(weights_.rows,
+              [&](std::size_t row, unsigned) { coded.pack_row(row, bytes_of(row)); });
+  }
+
+  std::vector<float> scale_weights(const DampedHessian& damped) const {
+    switch (options_.scale_weights) {
+      case ScaleWeights::kEqual:
+        return std::vector<float>(weights_.cols, 1.0F);
+      case ScaleWeights::kDiagonal:
+        return importance_of(hessian_);
+      case ScaleWeights::kConditional:
+        break;
+    }
+    return damped.conditional;
+  }
+
+  void measure(const RowDecoder& decode_row, QuantizerCandidate& candidate) const {
+    candidate.loss = loss_(decode_row);
+    candidate.held_out_loss = held_out_loss_ ? (*held_out_loss_)(decode_row) : candidate.loss;
+  }
+
+  std::size_t blocks() const { return weights_.cols / codec_.block_size; }
+  std::byte* bytes_of(std::size_t row) const { return out_.data() + row * row_bytes_; }
+
+  ConstMatrix weights_;
+  const quant::Codec& codec_;
+  const Hessian& hessian_;
+  const HessianQuantizerOptions& options_;
+  os::ThreadPool& pool_;
+  std::span<std::byte> out_;
+  std::size_t row_bytes_;
+  LossMeter loss_;
+  std::optional<LossMeter> held_out_loss_;
+  QuantizerReport report_;
+};
+
+void require_finite(ConstMatrix weights) {
+  for (std::size_t r = 0; r < weights.rows; ++r) {
+    const auto row = weights.row(r);
+    const auto bad =
+        std::find_if(row.begin(), row.end(), [](float w) { return !std::isfinite(w); });
+    if (bad == row.end()) continue;
+    fail_data("weight {} of row {} is {}; only finite weights can be quantised", bad - row.begin(),
+              r, *bad);
+  }
+}
+
+}  // namespace
+
+QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
+                                const Hessian& hessian, const Hessian* held_out,
+                                const HessianQuantizerOptions& options, os::ThreadPool& pool,
+                                std::span<std::byte> out) {
+  WINNOW_CHECK(weights.rows > 0 && weights.cols % codec.block_size == 0);
+  WINNOW_CHECK(hessian.size() == weights.cols);
+  WINNOW_CHECK(held_out == nullptr || held_out->size() == weights.cols);
+  WINNOW_CHECK(out.size() == weights.rows * (weights.cols / codec.block_size) * codec.block_bytes);
+  WINNOW_CHECK(options.guard || !options.dampings.empty());
+  require_finite(weights);
+  return MatrixQuantizer(weights, codec, hessian, held_out, options, pool, out).run();
+}
+
+std::vector<float> importance_of(const Hessian& hessian) {
+  const std::vector<double> diagonal = hessian.diagonal();
+  const double mean = hessian.trace() / static_cast<double>(hessian.size());
+  std::vector<float> importance(diagonal.size(), 1.0F);
+  if (!(mean > 0)) return importance;
+  for (std::size_t j = 0; j < diagonal.size(); ++j) {
+    importance[j] = static_cast<float>(std::max(diagonal[j] / mean, 1e-6));
+  }
+  return importance;
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,95 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/linear_algebra.h"
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <algorithm>
+
+namespace winnow::compress {
+namespace {
+
+template <typename T>
+using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Stride = Eigen::OuterStride<>;
+
+Eigen::Index signed_size(std::size_t n) { return static_cast<Eigen::Index>(n); }
+
+template <typename T>
+auto map(tensor::MatrixView<const T> view) {
+  return Eigen::Map<const RowMajor<T>, 0, Stride>(view.data, signed_size(view.rows),
+                                                  signed_size(view.cols),
+                                                  Stride(signed_size(view.row_stride)));
+}
+
+auto map(MutableMatrix view) {
+  return Eigen::Map<RowMajor<float>, 0, Stride>(view.data, signed_size(view.rows),
+                                                signed_size(view.cols),
+                                                Stride(signed_size(view.row_stride)));
+}
+
+/// The inverse of the lower triangle of `lower`, by panels of columns: above its panel's rows a
+/// column of the inverse is zero, so each solve starts there (n^3 / 3 operations, not n^3).
+Eigen::MatrixXd inverse_of_lower(const Eigen::MatrixXd& lower) {
+  constexpr Eigen::Index kPanel = 128;
+  const Eigen::Index n = lower.rows();
+  Eigen::MatrixXd inverse = Eigen::MatrixXd::Identity(n, n);
+  for (Eigen::Index first = 0; first < n; first += kPanel) {
+    const Eigen::Index left = n - first;
+    auto panel = inverse.block(first, first, left, std::min(kPanel, left));
+    lower.block(first, first, left, left).triangularView<Eigen::Lower>().solveInPlace(panel);
+  }
+  return inverse;
+}
+
+}  // namespace
+
+void product(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
+  map(out).noalias() = map(a) * map(b);
+}
+
+void transposed_product(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
+  map(out).noalias() = map(a).transpose() * map(b);
+}
+
+void subtract_transposed_product(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
+  map(out).noalias() -= map(a).transpose() * map(b);
+}
+
+// Reversing rows and columns turns an upper factor into a lower one. With J h J = L L^T, h is V V^T
+// for the upper V = J L J, so h^-1 = V^-T V^-1 and U = V^-1 = J L^-1 J.
+std::optional<tensor::Matrix<float>> inverse_factor(tensor::MatrixView<const double> h) {
+  const Eigen::Index n = signed_size(h.rows);
+  Eigen::MatrixXd reversed(n, n);
+  for (Eigen::Index j = 0; j < n; ++j) {
+    for (Eigen::Index i = j; i < n; ++i) {
+      reversed(i, j) = h.data[(n - 1 - j) * signed_size(h.row_stride) + (n - 1 - i)];
+    }
+  }
+  const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factor(reversed);
+  if (factor.info() != Eigen::Success) return std::nullopt;
+  const Eigen::MatrixXd inverse = inverse_of_lower(reversed);
+  tensor::Matrix<float> upper(h.rows, h.rows);
+  for (Eigen::Index i = 0; i < n; ++i) {
+    for (Eigen::Index j = i; j < n; ++j) {
+      const double value = inverse(n - 1 - i, n - 1 - j);
+      upper.row(static_cast<std::size_t>(i))[static_cast<std::size_t>(j)] =
+          static_cast<float>(value);
+    }
+    if (!(inverse(n - 1 - i, n - 1 - i) > 0)) return std::nullopt;  // NaN too
+  }
+  return upper;
+}
+
+std::optional<std::vector<double>> solve_symmetric(tensor::MatrixView<const double> g,
+                                                   const std::vector<double>& b) {
+  const Eigen::LLT<RowMajor<double>> factor(map(g));
+  if (factor.info() != Eigen::Success) return std::nullopt;
+  std::vector<double> x(b);
+  Eigen::Map<Eigen::VectorXd> solution(x.data(), signed_size(x.size()));
+  factor.solveInPlace(solution);
+  if (!solution.allFinite()) return std::nullopt;
+  return x;
+}
+
+}  // namespace winnow::compress
