@@ -50,6 +50,15 @@ void InputMoments::add(Sum& sum, std::span<const float> x, double weight) {
   ++sum.tokens;
 }
 
+void InputMoments::add(Site site, LayerId layer, ExpertId expert, std::span<const double> squares,
+                       double weight, std::uint64_t tokens) {
+  Sum& sum = sums_[{site, index(layer), index(expert)}];
+  sum.squares.resize(squares.size());
+  for (std::size_t j = 0; j < squares.size(); ++j) sum.squares[j] += squares[j];
+  sum.weight += weight;
+  sum.tokens += tokens;
+}
+
 void InputMoments::on_input(Site site, LayerId layer, tensor::MatrixView<const float> x) {
   Sum& sum = sums_[{site, index(layer), 0}];
   sum.squares.resize(x.cols);

@@ -30,6 +30,11 @@ class InputMoments final : public engine::Observer {
   void on_expert_input(engine::Site site, LayerId layer, ExpertId expert,
                        tensor::MatrixView<const float> x, std::span<const float> weights) override;
 
+  /// Adds sums that were collected elsewhere. squares: [in_features], weighted already; weight: sum
+  /// of squared router weights, or the number of tokens where there is no router.
+  void add(engine::Site site, LayerId layer, ExpertId expert, std::span<const double> squares,
+           double weight, std::uint64_t tokens);
+
   /// Sums of squares of the inputs of a matrix, [in_features]; zeros when it saw no token. They add
   /// up over tokens, so that a squared weight error times them is a squared output error in all.
   std::vector<double> sums(model::Role role, LayerId layer, ExpertId expert) const;

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/rng.h"
+#include "compress/profiler.h"
 #include "engine/engine.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
@@ -37,6 +38,13 @@ inline metrics::WindowSet random_windows(std::size_t count, std::size_t length,
     set.windows.push_back(window);
   }
   return set;
+}
+
+/// Options of a profile; "test" is the version.
+inline ProfileOptions profile_options() {
+  ProfileOptions options;
+  options.version = "test";
+  return options;
 }
 
 /// Logits of every position of a window.

@@ -20,18 +20,6 @@ using model::Role;
 
 namespace {
 
-std::size_t expert_scratch_bytes(const experts::ExpertCatalogue& catalogue) {
-  std::size_t most = 0;
-  for (const auto& layer : catalogue) {
-    for (const experts::ExpertLocation& expert : layer) {
-      for (const auto* m : {&expert.gate_proj, &expert.up_proj, &expert.down_proj}) {
-        most = std::max(most, kernels::matmul_scratch_bytes({m->codec, nullptr, m->rows, m->cols}));
-      }
-    }
-  }
-  return most;
-}
-
 std::unique_ptr<os::MappedFiles> map_weights(const model::Checkpoint& checkpoint,
                                              WeightMemory weights) {
   using Move = os::MappedFiles::Move;
@@ -66,7 +54,7 @@ class Engine::State {
         moe(spec) {
     const experts::ExpertCatalogue catalogue = catalogue_experts(checkpoint);
     store = experts::make_resident_store(catalogue, mapped.get());
-    const std::size_t bytes = std::max(weights.scratch_bytes(), expert_scratch_bytes(catalogue));
+    const std::size_t bytes = std::max(weights.scratch_bytes(), engine::scratch_bytes(catalogue));
     for (unsigned worker = 0; worker < pool.size(); ++worker) {
       scratch.emplace_back(std::max<std::size_t>(bytes, 64));
     }
@@ -199,6 +187,7 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
     matrix->reshape(tokens, state.spec.hidden_size);
   }
   state.embed(sequences);
+  state.attention.begin(state.compute(), rows);
   for (std::uint32_t layer = 0; layer < state.spec.num_hidden_layers; ++layer) {
     state.run_layer(LayerId{layer}, rows, observer);
   }

@@ -21,6 +21,10 @@ class KvCache {
   KvCache(const model::ModelSpec& spec, std::size_t capacity,
           kernels::KvType type = kernels::KvType::kF32);
 
+  /// Of one layer only.
+  KvCache(const model::ModelSpec& spec, LayerId layer, std::size_t capacity,
+          kernels::KvType type = kernels::KvType::kF32);
+
   std::size_t capacity() const { return capacity_; }
   /// Positions filled; the next token has this position.
   std::size_t length() const { return length_; }
@@ -36,10 +40,15 @@ class KvCache {
   Bytes memory() const { return {buffer_.size()}; }
 
  private:
+  /// Layers [first, first + count).
+  KvCache(const model::ModelSpec& spec, std::uint32_t first, std::uint32_t count,
+          std::size_t capacity, kernels::KvType type);
   std::byte* at(LayerId layer, std::size_t which, std::size_t head);
 
   kernels::KvLayout layout_;
   std::size_t heads_;
+  std::uint32_t first_layer_;
+  std::uint32_t num_layers_;
   std::size_t capacity_;
   std::size_t head_bytes_ = 0;
   std::size_t length_ = 0;

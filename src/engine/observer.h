@@ -29,6 +29,20 @@ struct RoutingView {
   std::span<const float> weights;     ///< [tokens * top_k], as applied to the outputs
 };
 
+/// All that the chosen experts of one layer did with a batch. A slot is one (token, choice); slots
+/// are grouped by expert, ascending, and ordered by token within one.
+struct ExpertSlots {
+  std::size_t top_k = 0;
+  std::span<const ExpertId> experts;       ///< those chosen at least once, ascending
+  std::span<const std::uint32_t> first;    ///< [experts + 1]: slots of experts[i] begin at first[i]
+  std::span<const std::uint32_t> tokens;   ///< [slots]
+  std::span<const float> weights;          ///< [slots], as applied to the outputs
+  std::span<const std::uint32_t> slot_of;  ///< [tokens * top_k]: slot of each (token, choice)
+  tensor::MatrixView<const float> inputs;  ///< [tokens, hidden_size]
+  tensor::MatrixView<const float> inner;   ///< [slots, moe_intermediate_size]
+  tensor::MatrixView<const float> outputs;  ///< [slots, hidden_size], before the weights
+};
+
 /// Called in a fixed order from the thread that runs the engine; must not call back into it.
 class Observer {
  public:
@@ -42,6 +56,8 @@ class Observer {
   /// `logits`: [tokens, num_experts] before the score function.
   virtual void on_routing(LayerId /*layer*/, tensor::MatrixView<const float> /*logits*/,
                           const RoutingView& /*routing*/) {}
+  /// Once a pass and layer, after the last expert.
+  virtual void on_experts(LayerId /*layer*/, const ExpertSlots& /*slots*/) {}
 };
 
 }  // namespace winnow::engine

@@ -3,6 +3,7 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -34,11 +35,15 @@ bool is_packed(Role role) { return model::traits(role).is_matrix || role == Role
 
 DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped,
                            Log& log)
+    : DenseWeights(checkpoint, mapped, log, [](Role, LayerId) { return true; }) {}
+
+DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped,
+                           Log& log, const Wanted& wanted)
     : tied_(checkpoint.spec().tie_word_embeddings),
       slots_(checkpoint.spec().num_hidden_layers * model::kNumRoles) {
   const auto for_each_dense = [&](auto visit) {
     checkpoint.for_each_role([&](Role role, LayerId layer) {
-      if (model::traits(role).per_expert) return;
+      if (model::traits(role).per_expert || !wanted(role, layer)) return;
       visit(role, checkpoint.at(role, layer), slots_[slot(role, layer)]);
     });
   };
@@ -96,21 +101,38 @@ std::size_t DenseWeights::scratch_bytes() const {
   return most;
 }
 
-experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint) {
+experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint, LayerId layer) {
   const model::ModelSpec& spec = checkpoint.spec();
   experts::ExpertCatalogue catalogue(spec.num_hidden_layers);
-  for (std::uint32_t l = 0; l < spec.num_hidden_layers; ++l) {
-    const LayerId layer{l};
-    if (!spec.is_moe_layer(layer)) continue;
-    for (std::uint32_t e = 0; e < spec.moe.num_experts; ++e) {
-      const auto at = [&](Role role) {
-        return location(checkpoint, checkpoint.at(role, layer, ExpertId{e}));
-      };
-      catalogue[l].push_back(
-          {at(Role::kExpertGateProj), at(Role::kExpertUpProj), at(Role::kExpertDownProj)});
-    }
+  if (!spec.is_moe_layer(layer)) return catalogue;
+  for (std::uint32_t e = 0; e < spec.moe.num_experts; ++e) {
+    const auto at = [&](Role role) {
+      return location(checkpoint, checkpoint.at(role, layer, ExpertId{e}));
+    };
+    catalogue[index(layer)].push_back(
+        {at(Role::kExpertGateProj), at(Role::kExpertUpProj), at(Role::kExpertDownProj)});
   }
   return catalogue;
+}
+
+experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint) {
+  experts::ExpertCatalogue catalogue(checkpoint.spec().num_hidden_layers);
+  for (std::uint32_t l = 0; l < catalogue.size(); ++l) {
+    catalogue[l] = std::move(catalogue_experts(checkpoint, LayerId{l})[l]);
+  }
+  return catalogue;
+}
+
+std::size_t scratch_bytes(const experts::ExpertCatalogue& catalogue) {
+  std::size_t most = 0;
+  for (const auto& layer : catalogue) {
+    for (const experts::ExpertLocation& expert : layer) {
+      for (const auto* m : {&expert.gate_proj, &expert.up_proj, &expert.down_proj}) {
+        most = std::max(most, kernels::matmul_scratch_bytes({m->codec, nullptr, m->rows, m->cols}));
+      }
+    }
+  }
+  return most;
 }
 
 }  // namespace winnow::engine

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <vector>
 
 #include "base/log.h"
@@ -24,6 +25,11 @@ class DenseWeights {
   /// vectors are read and converted. Throws Error{kBadData, kSystem} as reading does; vectors with
   /// NaN or infinity are refused with the tensor's name.
   DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log);
+
+  using Wanted = std::function<bool(model::Role, LayerId)>;
+  /// Only those of the model that are `wanted`.
+  DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log,
+               const Wanted& wanted);
 
   /// A matrix that the model has, or what stands in for it; `layer` is ignored for roles without
   /// layers. With tied embeddings kOutput is the embedding.
@@ -50,5 +56,9 @@ class DenseWeights {
 
 /// Byte ranges of all routed experts of the checkpoint, whose files the catalogue points to.
 experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint);
+/// Of one layer; those of the others are left out.
+experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint, LayerId layer);
+/// The largest scratch area that any expert's matrix asks for.
+std::size_t scratch_bytes(const experts::ExpertCatalogue& catalogue);
 
 }  // namespace winnow::engine

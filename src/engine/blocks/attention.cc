@@ -209,17 +209,23 @@ void Attention::attend(const Compute& compute, const Norms& norms, LayerId layer
   });
 }
 
+void Attention::begin(const Compute& compute, std::span<const SequenceRows> sequences) {
+  std::size_t rows = 0;
+  for (const SequenceRows& sequence : sequences) rows += sequence.rows;
+  reserve(compute, rows);
+  const OpTimer timer(compute.profile, Op::kRotary);
+  prepare_rotation(sequences);
+}
+
 void Attention::forward(const Compute& compute, const DenseWeights& weights, LayerId layer,
                         tensor::MatrixView<const float> x, std::span<const SequenceRows> sequences,
                         tensor::MatrixView<float> out, Observer* observer) {
-  reserve(compute, x.rows);
+  WINNOW_CHECK(rotation_.rows() >= x.rows);  // `begin` has been called
   if (observer != nullptr) observer->on_input(Site::kAttentionInput, layer, x);
   project(compute, weights, layer, x);
   const Norms norms{weights.vector(Role::kQueryNorm, layer), weights.vector(Role::kKeyNorm, layer)};
   {
     const OpTimer timer(compute.profile, Op::kRotary);
-    // Angles depend on positions only, so the first layer prepares them for all.
-    if (index(layer) == 0) prepare_rotation(sequences);
     prepare_rows(compute, norms, layer, sequences);
   }
   {

@@ -29,6 +29,10 @@ class Attention {
  public:
   explicit Attention(const model::ModelSpec& spec);
 
+  /// Prepares the rotation of the batch's positions for the calls of `forward` that follow, one a
+  /// layer.
+  void begin(const Compute& compute, std::span<const SequenceRows> sequences);
+
   /// out = o_proj(attention(q, k, v of x)); x: normalised [tokens, hidden_size], out the same
   /// shape. Appends keys and values to the caches without advancing them.
   void forward(const Compute& compute, const DenseWeights& weights, LayerId layer,

@@ -245,6 +245,13 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
     ready.clear();
   }
   if (!combined) combine(compute, out);
+  if (observer == nullptr) return;
+  const auto computed = [slots](const tensor::Matrix<float>& matrix) {
+    return matrix.view().rows_from(0, slots);
+  };
+  observer->on_experts(
+      layer, {spec_.moe.top_k, grouped_.experts, grouped_.first, grouped_.tokens, grouped_.weights,
+              grouped_.slot_of, x, computed(gate_), computed(slot_out_)});
 }
 
 }  // namespace winnow::engine

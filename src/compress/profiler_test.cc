@@ -1,0 +1,319 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// What changes no byte of a statistics file, and what adds up to the same bytes.
+#include "compress/profiler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "compress/coverage.h"
+#include "compress/profile_plan.h"
+#include "compress/statistics_merge.h"
+#include "compress/testing.h"
+#include "formats/test_files.h"
+#include "model/test_models.h"
+
+namespace winnow::compress {
+namespace {
+
+using formats::testing::TemporaryFolder;
+using model::testing::EditableModel;
+using model::testing::error_of;
+using testing::file_bytes;
+using testing::names_in;
+
+/// Windows of two domains, mixed: 3/4 of them of the first.
+metrics::WindowSet two_domains(std::size_t count, std::size_t length) {
+  metrics::WindowSet text = testing::random_windows(count, length);
+  text.domains = {"prose", "code"};
+  for (std::size_t w = 0; w < count; ++w) text.windows[w].domain = w % 4 == 3 ? 1 : 0;
+  return text;
+}
+
+metrics::WindowSet part_of(const metrics::WindowSet& all, std::size_t first, std::size_t last) {
+  return {all.domains,
+          {all.windows.begin() + static_cast<std::ptrdiff_t>(first),
+           all.windows.begin() + static_cast<std::ptrdiff_t>(last)}};
+}
+
+ProfileOptions with_threads(unsigned threads) {
+  ProfileOptions options = testing::profile_options();
+  options.engine.threads = threads;
+  return options;
+}
+ProfileOptions with_memory(std::uint64_t bytes) {
+  ProfileOptions options = testing::profile_options();
+  options.max_memory = Bytes{bytes};
+  return options;
+}
+ProfileOptions with_context_of(std::size_t positions) {
+  ProfileOptions options = testing::profile_options();
+  options.context = positions;
+  return options;
+}
+ProfileOptions keeping_states() {
+  ProfileOptions options = testing::profile_options();
+  options.keep_states = true;
+  return options;
+}
+ProfileOptions restarting() {
+  ProfileOptions options = testing::profile_options();
+  options.restart = true;
+  return options;
+}
+
+class Profiling : public ::testing::Test {
+ protected:
+  std::filesystem::path path(const std::string& name) const { return folder_.path() / name; }
+
+  std::string profile(const metrics::WindowSet& text, const std::string& name,
+                      ProfileOptions options = testing::profile_options()) {
+    result_ = profile_model(model_, text, path(name), options, log_);
+    return file_bytes(path(name));
+  }
+  std::string merge(const std::vector<std::filesystem::path>& inputs, const std::string& name) {
+    merge_statistics(model_, inputs, path(name), "test", log_);
+    return file_bytes(path(name));
+  }
+
+  TemporaryFolder folder_;
+  model::Checkpoint model_ = testing::open_tiny(WINNOW_SOURCE_DIR, "plain");
+  Log log_;
+  ProfileResult result_;
+};
+
+TEST_F(Profiling, GivesTheSameBytesForAnyThreadsAndAnyPlaceOfTheStates) {
+  const auto text = two_domains(90, 17);
+  const std::string expected = profile(text, "one", with_threads(1));
+  EXPECT_FALSE(result_.states_on_disk);
+  EXPECT_EQ(profile(text, "three", with_threads(3)), expected);
+  EXPECT_EQ(profile(text, "kept", keeping_states()), expected);
+  EXPECT_TRUE(result_.states_on_disk);
+  EXPECT_EQ(names_in(path("kept.states")).size(), model_.spec().num_hidden_layers + 1U);
+  EXPECT_EQ(names_in(folder_.path()).size(), 4U);  // three files and the kept states
+}
+
+TEST_F(Profiling, GivesTheSameBytesInBatchesOfAnySize) {
+  const auto text = two_domains(90, 17);
+  const auto expected = plan_profile(text, 1 << 20);
+  for (const std::size_t tokens : {1, 30, 100}) {
+    const auto plan = plan_profile(text, tokens);
+    EXPECT_GT(plan.batches.size(), expected.batches.size());
+    EXPECT_EQ(plan.tokens, expected.tokens);
+    EXPECT_LE(plan.largest, std::max<std::size_t>(tokens, 18));
+  }
+  const std::string bytes = profile(text, "large");
+  // So little memory that batches are halved.
+  const Error error = error_of([&] { profile(text, "tight", with_memory(1 << 20)); });
+  EXPECT_EQ(error.code(), ErrorCode::kBudget);
+  const auto at = error.message().find("takes ");
+  ASSERT_NE(at, std::string::npos) << error.message();
+  const std::uint64_t least = std::stoull(error.message().substr(at + 6));
+  EXPECT_EQ(profile(text, "tight", with_memory(least + (1 << 20))), bytes);
+}
+
+TEST_F(Profiling, AddsFilesCutBetweenUnitsUpToTheBytesOfOneRun) {
+  const auto text = testing::random_windows(200, 9);
+  const std::string expected = profile(text, "all");
+  profile(part_of(text, 0, 64), "a");
+  profile(part_of(text, 64, 192), "b");
+  profile(part_of(text, 192, 200), "c");
+  EXPECT_EQ(merge({path("a"), path("b"), path("c")}, "abc"), expected);
+  merge({path("a"), path("b")}, "ab");
+  EXPECT_EQ(merge({path("ab"), path("c")}, "ab_c"), expected);
+}
+
+TEST_F(Profiling, AddsFilesOfDifferentDomainsUpToTheBytesOfOneRun) {
+  auto text = testing::random_windows(30, 9);
+  text.domains = {"prose", "code"};
+  for (std::size_t w = 10; w < 30; ++w) text.windows[w].domain = 1;
+  const std::string expected = profile(text, "all");
+  profile(part_of(text, 0, 10), "prose");
+  profile(part_of(text, 10, 30), "code");
+  EXPECT_EQ(merge({path("prose"), path("code")}, "both"), expected);
+}
+
+TEST_F(Profiling, AddsFilesOfAnyOtherCutUpToTheRoundingOfTheirSums) {
+  const auto text = testing::random_windows(96, 9);
+  profile(text, "all");
+  profile(part_of(text, 0, 40), "a");  // whole groups of eight: the same are held out
+  profile(part_of(text, 40, 96), "b");
+  merge({path("a"), path("b")}, "ab");
+  const auto all = StatisticsFile::open(path("all"));
+  const auto sum = StatisticsFile::open(path("ab"));
+  std::size_t compared = 0;
+  for (const formats::TensorInfo& info : all.arrays()) {
+    if (info.name.find(".residual") != std::string::npos) continue;
+    if (info.type_name == "U64") {
+      EXPECT_EQ(all.counts(info.name), sum.counts(info.name)) << info.name;
+    } else if (info.type_name == "F32") {
+      EXPECT_EQ(all.floats(info.name), sum.floats(info.name)) << info.name;
+    } else if (info.type_name == "F64") {
+      const auto expected = all.doubles(info.name);
+      const auto got = sum.doubles(info.name);
+      double scale = 0;  // sums of mixed signs: to the largest of the array
+      for (const double value : expected) scale = std::max(scale, std::fabs(value));
+      const bool mixed = info.name.find("logit") != std::string::npos ||
+                         info.name.find("output_sums") != std::string::npos ||
+                         info.name.find("output_gram") != std::string::npos;
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        EXPECT_NEAR(got[i], expected[i], 1e-12 * (mixed ? scale : std::fabs(expected[i])))
+            << info.name;
+        ++compared;
+      }
+    }
+  }
+  EXPECT_GT(compared, 1000U);
+}
+
+TEST_F(Profiling, GoesOnWhereItWasStoppedAndGivesTheSameBytes) {
+  const auto text = two_domains(90, 17);
+  const std::string expected = profile(text, "whole");
+  std::uint32_t resumed = 0;
+  for (const bool keep : {false, true}) {
+    for (int calls = 0;; calls += 3) {
+      const std::string name = fmt::format("stopped-{}-{}", keep, calls);
+      testing::TestLog stops(calls);
+      ProfileOptions options = testing::profile_options();
+      options.keep_states = keep;
+      bool stopped = false;
+      try {
+        profile_model(model_, text, path(name), options, stops);
+      } catch (const Error& error) {
+        ASSERT_EQ(error.code(), ErrorCode::kInterrupted);
+        stopped = true;
+      }
+      EXPECT_EQ(std::filesystem::exists(path(name)), !stopped);
+      if (!stopped) break;
+      EXPECT_EQ(profile(text, name, options), expected) << calls;
+      resumed += result_.resumed_layers;
+    }
+  }
+  EXPECT_GT(resumed, 4U);
+}
+
+TEST_F(Profiling, RefusesToGoOnWithAnotherRunsWork) {
+  const auto text = two_domains(90, 17);
+  const std::string expected = profile(text, "whole");
+  const auto stop_within_last_layer = [&] {
+    testing::TestLog stops(12);
+    EXPECT_EQ(error_of([&] {
+                profile_model(model_, text, path("s"), testing::profile_options(), stops);
+              }).code(),
+              ErrorCode::kInterrupted);
+    ASSERT_TRUE(std::filesystem::exists(path("s.partial")));
+  };
+  stop_within_last_layer();
+  const auto other = part_of(text, 0, 80);
+  const Error error = error_of([&] { profile(other, "s"); });
+  EXPECT_EQ(error.code(), ErrorCode::kUsage);
+  EXPECT_NE(error.message().find("text_fingerprint"), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("--restart"), std::string::npos);
+  EXPECT_EQ(profile(text, "s", restarting()), expected);
+  EXPECT_EQ(result_.resumed_layers, 0U);
+  EXPECT_FALSE(std::filesystem::exists(path("s.partial")));
+}
+
+TEST_F(Profiling, LeavesNothingWhenItFailsBeforeTheFirstLayerIsDone) {
+  EditableModel model("plain");
+  auto& tensor = model.tensor("model.layers.0.self_attn.q_proj.weight");
+  std::fill(tensor.bytes.begin(), tensor.bytes.end(), '\xff');
+  model.write(path("broken"));
+  const auto broken = model::Checkpoint::open(path("broken"));
+  const Error error = error_of([&] {
+    profile_model(broken, two_domains(4, 5), path("s"), testing::profile_options(), log_);
+  });
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("layer 0"), std::string::npos) << error.message();
+  EXPECT_EQ(names_in(folder_.path()), std::vector<std::string>{"broken"});
+}
+
+TEST_F(Profiling, FlagsExpertsThatSawLittleText) {
+  profile(testing::random_windows(8, 9), "s");
+  const auto coverage = measure_coverage(StatisticsFile::open(path("s")));
+  ASSERT_EQ(coverage.size(), model_.spec().num_moe_layers());
+  for (const LayerCoverage& layer : coverage) {
+    EXPECT_EQ(layer.under_sampled.size(), model_.spec().moe.num_experts);
+    ASSERT_TRUE(layer.rank_agreement.has_value());
+    EXPECT_LE(std::fabs(*layer.rank_agreement), 1.0);
+    EXPECT_LE(layer.least_hits, layer.median_hits);
+  }
+  profile(testing::random_windows(1, 3), "one");
+  for (const LayerCoverage& layer : measure_coverage(StatisticsFile::open(path("one")))) {
+    EXPECT_FALSE(layer.rank_agreement.has_value());  // one sequence has no second half
+  }
+}
+
+TEST_F(Profiling, RefusesToMergeWhatDoesNotBelongTogether) {
+  const auto text = testing::random_windows(8, 9);
+  profile(text, "s");
+  const auto merge_error = [&](const std::vector<std::filesystem::path>& inputs) {
+    const Error error = error_of([&] { merge(inputs, "out"); });
+    EXPECT_EQ(error.code(), ErrorCode::kBadData);
+    EXPECT_FALSE(std::filesystem::exists(path("out")));
+    EXPECT_FALSE(std::filesystem::exists(path("out.partial")));
+    return error.message();
+  };
+  EXPECT_NE(merge_error({path("s"), path("s")}).find("count twice"), std::string::npos);
+  profile(testing::random_windows(4, 5, 2), "short", with_context_of(99));
+  EXPECT_NE(merge_error({path("s"), path("short")}).find("context"), std::string::npos);
+  const auto other = testing::open_tiny(WINNOW_SOURCE_DIR, "not-renormalised");
+  profile_model(other, text, path("other"), testing::profile_options(), log_);
+  EXPECT_NE(merge_error({path("s"), path("other")}).find("another model"), std::string::npos);
+}
+
+class StatisticsFiles : public Profiling {
+ protected:
+  StatisticsFiles() { bytes_ = profile(testing::random_windows(8, 9), "s"); }
+  Error error_with(const std::string& bytes) {
+    os::write_text_file(path("changed"), bytes);
+    return error_of([&] { StatisticsFile::open(path("changed")); });
+  }
+  std::string replaced(const std::string& from, const std::string& to) const {
+    EXPECT_EQ(from.size(), to.size());
+    std::string bytes = bytes_;
+    const auto at = bytes.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return bytes.replace(at, to.size(), to);
+  }
+  std::string bytes_;
+};
+
+TEST_F(StatisticsFiles, OfUnknownVersionsAreRefused) {
+  const Error error = error_with(replaced("\\\"format_version\\\":1", "\\\"format_version\\\":9"));
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("version 9"), std::string::npos) << error.message();
+}
+
+TEST_F(StatisticsFiles, ThatAreCutShortAnywhereAreRefused) {
+  for (std::size_t size = 0; size < bytes_.size(); size += 1 + bytes_.size() / 60) {
+    EXPECT_EQ(error_with(bytes_.substr(0, size)).code(), ErrorCode::kBadData) << size;
+  }
+}
+
+TEST_F(StatisticsFiles, WhoseHitsDoNotMatchTheirTokensAreRefused) {
+  const Error error = error_with(replaced("\\\"tokens\\\":70", "\\\"tokens\\\":71"));
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("hits"), std::string::npos) << error.message();
+}
+
+TEST_F(StatisticsFiles, AreNotSafetensorsModels) {
+  const auto model = std::filesystem::path(WINNOW_SOURCE_DIR) /
+                     "testdata/models/qwen3_moe-plain/model.safetensors";
+  const Error error = error_of([&] { StatisticsFile::open(model); });
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("statistics"), std::string::npos) << error.message();
+}
+
+TEST_F(StatisticsFiles, NameArraysThatAreMissingOrOfAnotherType) {
+  const auto file = StatisticsFile::open(path("s"));
+  EXPECT_NE(error_of([&] { file.doubles("nothing"); }).message().find("'nothing'"),
+            std::string::npos);
+  const std::string hits = layer_prefix(0, LayerId{0}) + "hits";
+  EXPECT_NE(error_of([&] { file.doubles(hits); }).message().find("U64"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace winnow::compress

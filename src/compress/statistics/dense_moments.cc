@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Inputs of the matrices that every token passes: sums of squares (importance matrices), of
+// magnitudes (AWQ, arXiv:2306.00978) and largest magnitudes (SmoothQuant, arXiv:2211.10438).
+#include <fmt/format.h>
+
+#include <array>
+#include <vector>
+
+#include "compress/column_sums.h"
+#include "compress/statistic.h"
+
+namespace winnow::compress {
+namespace {
+
+using engine::Site;
+
+struct SiteSums {
+  Site site;
+  std::size_t width;
+  std::span<std::uint64_t> tokens;
+  std::span<double> squares, magnitudes;
+  std::span<float> largest;
+};
+
+class DenseMoments final : public StatisticCollector {
+ public:
+  explicit DenseMoments(const LayerContext& context) : pool_(context.pool) {
+    const model::ModelSpec& spec = context.spec;
+    if (context.is_output) {
+      add(context, Site::kOutputInput, "output_input", spec.hidden_size);
+      return;
+    }
+    add(context, Site::kAttentionInput, "attention_input", spec.hidden_size);
+    add(context, Site::kAttentionInner, "attention_inner", spec.query_width());
+    add(context, Site::kFfnInput, "ffn_input", spec.hidden_size);
+    if (!context.is_moe()) {
+      add(context, Site::kFfnInner, "ffn_inner", spec.intermediate_size);
+    }
+  }
+
+  void on_input(Site site, tensor::MatrixView<const float> x) override {
+    for (SiteSums& sums : sites_) {
+      if (sums.site == site) add_rows(sums, x);
+    }
+  }
+
+ private:
+  void add(const LayerContext& context, Site site, std::string_view name, std::uint64_t width) {
+    const auto named = [&](std::string_view what) { return fmt::format("{}_{}", name, what); };
+    sites_.push_back({site, width, context.sums.add_count(named("tokens"), {1}),
+                      context.sums.add_sum(named("squares"), {width}),
+                      context.sums.add_sum(named("magnitudes"), {width}),
+                      context.sums.add_maximum(named("max"), {width})});
+  }
+
+  void add_rows(SiteSums& sums, tensor::MatrixView<const float> x) {
+    sums.tokens[0] += x.rows;
+    const std::size_t parts =
+        std::min<std::size_t>((x.cols + 63) / 64, std::size_t{pool_.size()} * 2);
+    pool_.run(parts, [&](std::size_t part, unsigned) {
+      const os::Range columns = os::split(x.cols, parts, part);
+      for (std::size_t t = 0; t < x.rows; ++t) {
+        add_magnitudes(x.row(t).subspan(columns.begin, columns.size()),
+                       &sums.squares[columns.begin], &sums.magnitudes[columns.begin],
+                       &sums.largest[columns.begin]);
+      }
+    });
+  }
+
+  os::ThreadPool& pool_;
+  std::vector<SiteSums> sites_;
+};
+
+std::unique_ptr<StatisticCollector> make(const LayerContext& context) {
+  return std::make_unique<DenseMoments>(context);
+}
+
+}  // namespace
+
+extern const StatisticFamily kDenseMoments{
+    .name = "dense_moments",
+    .summary = "squares, magnitudes and maxima of the inputs of the dense matrices",
+    .make = make};
+
+}  // namespace winnow::compress
