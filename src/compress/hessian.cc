@@ -89,6 +89,13 @@ Hessian Hessian::of_divided_inputs(std::span<const float> scales) const {
   return result;
 }
 
+Hessian Hessian::identity(std::size_t size) {
+  Hessian result(size);
+  for (std::size_t i = 0; i < size; ++i) result.values_[packed(i, i)] = 1.0;
+  result.tokens_ = result.weight_ = 1.0;
+  return result;
+}
+
 std::vector<double> Hessian::diagonal() const {
   std::vector<double> diagonal(size_);
   for (std::size_t j = 0; j < size_; ++j) diagonal[j] = values_[packed(j, j)];
