@@ -13,6 +13,7 @@
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
 #include "compress/knapsack.h"
+#include "compress/memory_plan.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
 #include "model/exporter.h"
@@ -22,17 +23,15 @@
 namespace winnow::compress {
 namespace {
 
-// Tokens that share a pass over a layer's weights.
-constexpr std::size_t kBatchTokens = 4096;
 constexpr const char* kNoiseFile = "noise.json";
 constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
 
 /// Moments of the text, layer by layer.
 InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec& spec,
-                             const metrics::WindowSet& text, const std::filesystem::path& folder,
-                             Log& log) {
+                             const metrics::WindowSet& text, std::size_t batch_tokens,
+                             const std::filesystem::path& folder, Log& log) {
   InputMoments moments(spec);
-  const WindowBatches batches(text.windows, kBatchTokens);
+  const WindowBatches batches(text.windows, batch_tokens);
   WindowStream stream(batches, spec.hidden_size, folder);
   stream.embed(runner, nullptr, log);
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
@@ -108,6 +107,7 @@ class Compressor {
   std::map<GroupKey, std::size_t> group_index_;
   std::optional<CalibrationText> text_;  // with text to measure divergence on
   std::optional<InputMoments> collected_;
+  MemoryPlan memory_;
   std::unique_ptr<GroupPacker> packer_;
 };
 
@@ -241,11 +241,17 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
     HessianPackerOptions options;
     options.quantizer = options_.quantizer;
     options.hessians.scope = options_.hessians;
+    options.hessians.memory = memory_.hessians;
     options.sequential = options_.sequential;
+    options.states_on_disk = memory_.states_on_disk;
+    options.batch_tokens = memory_.batch_tokens;
     return make_hessian_packer(context, *text_, options);
   }
   if (options_.moments == nullptr && text_) {
-    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, {}, log_);
+    const auto folder =
+        memory_.states_on_disk ? partial.folder() / "states-calibration" : std::filesystem::path();
+    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, memory_.batch_tokens,
+                                 folder, log_);
   }
   return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments);
 }
@@ -261,9 +267,9 @@ void Compressor::measure_noise(PartialOutput& partial) {
     }
     return;
   }
-  const WindowBatches probe(text_->probe.windows, kBatchTokens);
+  const WindowBatches probe(text_->probe.windows, memory_.batch_tokens);
   compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
-                          {std::nullopt, partial.folder()}, log_);
+                          {memory_.sweep_states, partial.folder()}, log_);
   Json json = Json::object();
   for (const TensorGroup& group : groups_) {
     for (const NoisePoint& point : group.noise) {
@@ -329,6 +335,9 @@ CompressResult Compressor::run() {
   // An output that cannot be written is better known now than after hours.
   { const os::AtomicFile trial(out_); }
   warn_of_quantised_source();
+  if (options_.max_memory) {
+    memory_ = plan_memory(source_, groups_, text_ ? &*text_ : nullptr, *options_.max_memory);
+  }
   using Start = PartialOutput::Start;
   PartialOutput partial(out_, run_record(), options_.restart ? Start::kRestart : Start::kResume);
   packer_ = make_packer(partial);

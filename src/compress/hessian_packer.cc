@@ -21,8 +21,6 @@ namespace {
 using engine::Site;
 using model::Role;
 
-// Tokens that share a pass over a layer's weights.
-constexpr std::size_t kBatchTokens = 4096;
 // A matrix is quantised in stretches of about this many weights.
 constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
 // An option's error is measured on so many rows of a group, at least kLeastRows of each of at most
@@ -64,8 +62,8 @@ class HessianPacker final : public GroupPacker {
         spec_(context.source.spec()),
         options_(options),
         cache_(context.folder),
-        calibration_(text.calibration.windows, kBatchTokens),
-        held_out_(text.held_out.windows, kBatchTokens) {}
+        calibration_(text.calibration.windows, options.batch_tokens),
+        held_out_(text.held_out.windows, options.batch_tokens) {}
 
   void measure(std::vector<TensorGroup>& groups) override;
   PackedGroup noise(const TensorGroup& group, const NoisePoint& point) override {
