@@ -27,8 +27,9 @@ class MatrixQuantizer {
         row_bytes_(weights.cols / codec.block_size * codec.block_bytes) {}
 
   QuantizerReport run() {
-    if (codec_.grid == nullptr || options_.guard) encode();
-    if (codec_.grid == nullptr) return report_;
+    const bool encoder_only = codec_.grid == nullptr || codec_.grid->codebook != nullptr;
+    if (encoder_only || options_.guard) encode();
+    if (encoder_only) return report_;
     for (const double damping : options_.dampings) quantize(damping);
     return report_;
   }
