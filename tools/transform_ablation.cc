@@ -134,7 +134,7 @@ class Ablation {
       seconds += elapsed.count();
       tried += choice.gains.size();
       for (const auto& gain : choice.gains) made += gain.loss_after < gain.loss_before;
-      before += loss(LayerTransform(checkpoint_.spec(), layer), wish, codec, method, layer);
+      before += loss_unchanged(wish, codec, method, layer);
       after += loss(choice.transform, wish, codec, method, layer);
     }
     fmt::print("{:<10} {:<7} {:<10} {:>9.4f} {:>4}/{:<4} {:>8.2f}\n", method.name, codec.name,
@@ -164,6 +164,14 @@ class Ablation {
     checkpoint_.read_floats(ref, 0, ref.rows, result.flat());
     return result;
   }
+  double loss_unchanged(const Wish& wish, const quant::Codec& codec,
+                        const compress::QuantizerMethod& method, LayerId layer) {
+    const auto key = std::make_tuple(wish.judged.front(), codec.name, index(layer));
+    const auto found = unchanged_.find(key);
+    if (found != unchanged_.end()) return found->second;
+    return unchanged_[key] =
+               loss(LayerTransform(checkpoint_.spec(), layer), wish, codec, method, layer);
+  }
   /// Of all judged matrices in whole, over the held-out tokens.
   double loss(const LayerTransform& transform, const Wish& wish, const quant::Codec& codec,
               const compress::QuantizerMethod& method, LayerId layer) {
@@ -190,10 +198,11 @@ class Ablation {
   const model::Checkpoint& checkpoint_;
   Statistics& statistics_;
   os::ThreadPool& pool_;
+  std::map<std::tuple<Role, std::string_view, std::uint32_t>, double> unchanged_;
 };
 
 void run(const std::string& path, const std::string& data, std::uint64_t tokens,
-         const std::string& method_name) {
+         const std::string& method_name, const std::vector<std::string>& types) {
   Log log;
   const auto checkpoint = model::Checkpoint::open(path);
   engine::Engine engine(checkpoint, {}, log);
@@ -210,10 +219,10 @@ void run(const std::string& path, const std::string& data, std::uint64_t tokens,
              last);
   fmt::print("{:<10} {:<7} {:<10} {:>9} {:>9} {:>8}\n", "method", "type", "change", "loss", "made",
              "s/layer");
-  for (const char* type : {"Q2_K", "Q3_K", "Q4_K", "Q4_0", "MXFP4"}) {
-    for (const Wish& wish : all_wishes()) {
-      ablation.print_row(wish, *quant::find_codec(type), method, layers);
-    }
+  for (const std::string& type : types) {
+    const quant::Codec* codec = quant::find_codec(type);
+    if (codec == nullptr) fail(ErrorCode::kUsage, "there is no type '{}'", type);
+    for (const Wish& wish : all_wishes()) ablation.print_row(wish, *codec, method, layers);
   }
 }
 
@@ -222,12 +231,15 @@ void run(const std::string& path, const std::string& data, std::uint64_t tokens,
 
 int main(int argc, char** argv) {
   if (argc < 4) {
-    fmt::print(stderr, "usage: transform_ablation MODEL DATA TOKENS [METHOD]\n");
+    fmt::print(stderr, "usage: transform_ablation MODEL DATA TOKENS [METHOD [TYPE...]]\n");
     return 1;
   }
   try {
+    const std::vector<std::string> types =
+        argc > 5 ? std::vector<std::string>(argv + 5, argv + argc)
+                 : std::vector<std::string>{"Q2_K", "Q3_K", "Q4_K", "Q4_0", "MXFP4"};
     winnow::tools::run(argv[1], argv[2], std::strtoull(argv[3], nullptr, 10),
-                       argc > 4 ? argv[4] : "hessian");
+                       argc > 4 ? argv[4] : "hessian", types);
   } catch (const winnow::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 2;

@@ -16,11 +16,29 @@ using model::Role;
 
 namespace {
 
-/// About `most` rows, evenly spread.
+/// Places by falling value; ties in storage order.
+std::vector<std::uint32_t> falling(const std::vector<double>& values) {
+  std::vector<std::uint32_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0U);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::uint32_t a, std::uint32_t b) { return values[a] > values[b]; });
+  return order;
+}
+
+/// At most `most` rows: half of them the largest, which have most of the loss, and the others
+/// evenly spread over the rest.
 void append_rows(ConstMatrix from, std::size_t most, std::vector<float>& out) {
+  std::vector<double> energy(from.rows);
+  for (std::size_t r = 0; r < from.rows; ++r) {
+    for (const float w : from.row(r)) energy[r] += double{w} * w;
+  }
+  const std::vector<std::uint32_t> order = falling(energy);
   const std::size_t count = std::min(most, from.rows);
+  const std::size_t large = count / 2;
   for (std::size_t i = 0; i < count; ++i) {
-    const auto row = from.row(i * from.rows / count);
+    const std::size_t place =
+        i < large ? i : large + (i - large) * (from.rows - large) / (count - large);
+    const auto row = from.row(order[place]);
     out.insert(out.end(), row.begin(), row.end());
   }
 }
@@ -180,15 +198,6 @@ class FoldedInput {
   std::optional<Hessian> held_out_;
 };
 
-/// By falling value; ties in storage order.
-std::vector<std::uint32_t> order_by(const std::vector<double>& values) {
-  std::vector<std::uint32_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0U);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::uint32_t a, std::uint32_t b) { return values[a] > values[b]; });
-  return order;
-}
-
 }  // namespace
 
 std::vector<std::vector<std::uint32_t>> inner_orders(ConstMatrix down, const Hessian& hessian) {
@@ -204,7 +213,7 @@ std::vector<std::vector<std::uint32_t>> inner_orders(ConstMatrix down, const Hes
   }
   const std::vector<double> inputs = hessian.diagonal();
   for (std::size_t j = 0; j < down.cols; ++j) energy[j] *= inputs[j];
-  return {order_by(energy), order_by(largest)};
+  return {falling(energy), falling(largest)};
 }
 
 std::vector<TransformGain> choose_inner(const LayerSource& source, ExpertId expert,
