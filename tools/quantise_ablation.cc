@@ -54,6 +54,8 @@ std::vector<Variant> variants() {
   list.push_back({"+refit", options});
   options.descent->integers = true;
   list.push_back({"+integers", options});
+  options.descent->pair_sweeps = 1;
+  list.push_back({"+pairs", options});
   list.push_back({"default", HessianQuantizerOptions{}});
   return list;
 }

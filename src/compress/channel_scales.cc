@@ -14,16 +14,6 @@ namespace {
 constexpr int kGrid = 20;
 constexpr double kSmallest = 1e-4;  // of a scale before normalisation: channels that are never used
 
-std::vector<double> largest_weights(ConstMatrix weights) {
-  std::vector<double> largest(weights.cols);
-  for (std::size_t r = 0; r < weights.rows; ++r) {
-    for (std::size_t j = 0; j < weights.cols; ++j) {
-      largest[j] = std::max(largest[j], std::fabs(double{weights.row(r)[j]}));
-    }
-  }
-  return largest;
-}
-
 /// Divided by the geometric mean of the extremes, so that the matrix keeps its magnitude.
 std::vector<float> normalised(std::vector<double> scales) {
   for (double& s : scales) s = std::max(s, kSmallest);
@@ -45,51 +35,110 @@ std::vector<float> scales_of(std::span<const float> magnitudes, const std::vecto
       scales[j] /= std::pow(std::max(largest[j], kSmallest), 1 - alpha);
     }
   }
-  return normalised(std::move(scales));
+  std::vector<float> result = normalised(std::move(scales));
+  if (family != ScaleFamily::kExponentShift) return result;
+  for (float& s : result) s = std::exp2(std::round(std::log2(s)));
+  return result;
 }
+
+class SharedScales {
+ public:
+  SharedScales(std::span<const TrialMatrix> matrices, std::size_t channels,
+              std::span<const std::uint32_t> channel_of, const HessianQuantizerOptions& options,
+              os::ThreadPool& pool)
+      : matrices_(matrices), channel_of_(channel_of), options_(options), pool_(pool) {
+    for (const TrialMatrix& matrix : matrices) {
+      WINNOW_CHECK(matrix.weights.cols == (channel_of.empty() ? channels : channel_of.size()));
+      trials_.emplace_back(matrix, options, pool);
+    }
+  }
+
+  /// max |W| of each channel over all that read it.
+  std::vector<double> largest_weights(std::size_t channels) const {
+    std::vector<double> largest(channels);
+    for (const TrialMatrix& matrix : matrices_) {
+      for (std::size_t r = 0; r < matrix.weights.rows; ++r) {
+        for (std::size_t j = 0; j < matrix.weights.cols; ++j) {
+          double& most = largest[channel_of_.empty() ? j : channel_of_[j]];
+          most = std::max(most, std::fabs(double{matrix.weights.row(r)[j]}));
+        }
+      }
+    }
+    return largest;
+  }
+
+  double try_out(const std::vector<float>& scales) const {
+    const std::vector<float> columns = of_columns(scales);
+    double sum = 0;
+    for (const QuantizerTrial& trial : trials_) sum += trial.loss(columns);
+    return sum;
+  }
+
+  /// As the matrices will be quantised.
+  double measure(const std::vector<float>& scales) const {
+    const std::vector<float> columns = of_columns(scales);
+    double sum = 0;
+    for (const TrialMatrix& matrix : matrices_) {
+      if (matrix.codec->grid == nullptr) continue;
+      const Hessian hessian = matrix.hessian->of_divided_inputs(columns);
+      const Hessian judge = matrix.judge().of_divided_inputs(columns);
+      const auto scaled = scaled_columns(matrix.weights, columns);
+      sum += held_out_loss({scaled.view(), matrix.codec, &hessian, &judge}, options_, pool_);
+    }
+    return sum;
+  }
+
+ private:
+  std::vector<float> of_columns(const std::vector<float>& scales) const {
+    if (channel_of_.empty()) return scales;
+    std::vector<float> columns;
+    for (const std::uint32_t channel : channel_of_) columns.push_back(scales[channel]);
+    return columns;
+  }
+
+  std::span<const TrialMatrix> matrices_;
+  std::span<const std::uint32_t> channel_of_;
+  const HessianQuantizerOptions& options_;
+  os::ThreadPool& pool_;
+  std::vector<QuantizerTrial> trials_;
+};
 
 }  // namespace
 
-ChannelScales search_channel_scales(ConstMatrix weights, const quant::Codec& codec,
-                                    const Hessian& hessian, const Hessian* held_out,
-                                    std::span<const float> magnitudes, ScaleFamily family,
-                                    const HessianQuantizerOptions& options, os::ThreadPool& pool) {
-  WINNOW_CHECK(magnitudes.size() == weights.cols);
-  std::vector<std::byte> bytes(weights.rows * (weights.cols / codec.block_size) *
-                               codec.block_bytes);
-  const Hessian& judge = held_out == nullptr ? hessian : *held_out;
-  const auto loss_with = [&](std::span<const float> scales) {
-    const Hessian scaled = hessian.of_divided_inputs(scales);
-    const Hessian scaled_judge = judge.of_divided_inputs(scales);
-    const auto matrix = scaled_columns(weights, scales);
-    return quantize_matrix(matrix.view(), codec, scaled, &scaled_judge, options, pool, bytes)
-        .chosen()
-        .held_out_loss;
-  };
+ChannelScales search_channel_scales(std::span<const TrialMatrix> matrices,
+                                    std::span<const float> magnitudes,
+                                    std::span<const std::uint32_t> channel_of, ScaleFamily family,
+                                    const HessianQuantizerOptions& options, double least_gain,
+                                    os::ThreadPool& pool) {
+  const SharedScales search(matrices, magnitudes.size(), channel_of, options, pool);
+  const std::vector<float> ones(magnitudes.size(), 1.0F);
+  const std::vector<double> largest = search.largest_weights(magnitudes.size());
   ChannelScales best;
-  best.scales.assign(weights.cols, 1.0F);
-  best.held_out_loss = best.unscaled_loss = loss_with(best.scales);
-  const std::vector<double> largest = largest_weights(weights);
+  best.scales = ones;
+  double least = search.try_out(ones);
   for (int step = 0; step < kGrid; ++step) {
     const double alpha = static_cast<double>(step) / kGrid;
     std::vector<float> scales = scales_of(magnitudes, largest, family, alpha);
-    const double loss = loss_with(scales);
-    if (!(loss < best.held_out_loss)) continue;
+    const double loss = search.try_out(scales);
+    if (!(loss < least)) continue;
+    least = loss;
     best.alpha = alpha;
-    best.held_out_loss = loss;
     best.scales = std::move(scales);
   }
-  return best;
+  best.held_out_loss = best.unscaled_loss = search.measure(ones);
+  if (best.scales == ones) return best;
+  best.held_out_loss = search.measure(best.scales);
+  if (best.held_out_loss < (1 - least_gain) * best.unscaled_loss) return best;
+  return {0, ones, best.unscaled_loss, best.unscaled_loss};
 }
 
-tensor::Matrix<float> scaled_columns(ConstMatrix weights, std::span<const float> scales) {
-  tensor::Matrix<float> result(weights.rows, weights.cols);
-  for (std::size_t r = 0; r < weights.rows; ++r) {
-    for (std::size_t j = 0; j < weights.cols; ++j) {
-      result.row(r)[j] = weights.row(r)[j] * scales[j];
-    }
+std::vector<float> input_magnitudes(const Hessian& hessian) {
+  const double weight = hessian.weight() > 0 ? hessian.weight() : 1;
+  std::vector<float> magnitudes;
+  for (const double square : hessian.diagonal()) {
+    magnitudes.push_back(static_cast<float>(std::sqrt(square / weight)));
   }
-  return result;
+  return magnitudes;
 }
 
 }  // namespace winnow::compress

@@ -21,12 +21,9 @@ constexpr std::size_t kRows = 24;
 class EveryFamily : public ::testing::TestWithParam<ScaleFamily> {
  protected:
   ChannelScales search(const Hessian& of_inputs, const HessianQuantizerOptions& options) {
-    std::vector<float> magnitudes;
-    for (const double square : of_inputs.diagonal()) {
-      magnitudes.push_back(static_cast<float>(std::sqrt(square / of_inputs.tokens())));
-    }
-    return search_channel_scales(weights.view(), codec, of_inputs, nullptr, magnitudes, GetParam(),
-                                 options, pool);
+    const TrialMatrix matrix{weights.view(), &codec, &of_inputs};
+    return search_channel_scales(std::span(&matrix, 1), input_magnitudes(of_inputs), {}, GetParam(),
+                                 options, 0, pool);
   }
   static HessianQuantizerOptions rtn() { return find_quantizer_method("rtn")->options; }
 
@@ -36,7 +33,8 @@ class EveryFamily : public ::testing::TestWithParam<ScaleFamily> {
   Hessian hessian = correlated_hessian(2, 500, kSize);
 };
 INSTANTIATE_TEST_SUITE_P(Families, EveryFamily,
-                         ::testing::Values(ScaleFamily::kAwq, ScaleFamily::kSmoothQuantPlus));
+                         ::testing::Values(ScaleFamily::kAwq, ScaleFamily::kSmoothQuantPlus,
+                                           ScaleFamily::kExponentShift));
 
 TEST_P(EveryFamily, LosesLessWhereChannelsDifferInEnergy) {
   const ChannelScales found = search(hessian, rtn());
@@ -44,7 +42,8 @@ TEST_P(EveryFamily, LosesLessWhereChannelsDifferInEnergy) {
   EXPECT_EQ(found.scales.size(), kSize);
   const auto [low, high] = std::minmax_element(found.scales.begin(), found.scales.end());
   EXPECT_GT(*low, 0.0F);
-  EXPECT_NEAR(*low * *high, 1.0F, 1e-5F);
+  const bool rounded = GetParam() == ScaleFamily::kExponentShift;  // each by up to sqrt(2)
+  EXPECT_NEAR(std::log2(*low * *high), 0.0F, rounded ? 1.0F : 2e-5F);
 }
 
 TEST_P(EveryFamily, IsNeverWorseThanNoScales) {

@@ -55,14 +55,24 @@ class DescentTile {
     return loss;
   }
 
+  using Sweep = double (*)(ConstMatrix, RowState&, CodedMatrix&);
+  double repeated(Sweep sweep, int most, RowState& state) {
+    double change = 0;
+    for (int i = 0; i < most; ++i) {
+      const double gained = sweep(h_, state, out_);
+      change += gained;
+      if (gained == 0) break;
+    }
+    return change;
+  }
+
   double run_round(std::vector<RowState>& states) {
     double change = 0;
     for (RowState& state : states) {
-      for (int sweep = 0; sweep < options_.code_sweeps; ++sweep) {
-        const double gained = sweep_codes(h_, state, out_);
-        change += gained;
-        if (gained == 0) break;
-      }
+      change += repeated(sweep_codes, options_.code_sweeps, state);
+      const double pairs = repeated(sweep_pairs, options_.pair_sweeps, state);
+      // A pair moved may free single codes again.
+      if (pairs < 0) change += pairs + repeated(sweep_codes, options_.code_sweeps, state);
       if (options_.integers) change += sweep_integers(h_, state, out_);
     }
     if (options_.block_scales) change += refit_block_scales(h_, states, out_);

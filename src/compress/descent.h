@@ -19,6 +19,9 @@ namespace winnow::compress {
 struct DescentOptions {
   /// Sweeps over all codes of a row in each round; a sweep that changes nothing is the last.
   int code_sweeps = 4;
+  /// Sweeps over pairs of codes behind those over single ones, each n^2 operations per row; one
+  /// that changes nothing is the last.
+  int pair_sweeps = 0;
   /// Whether sub-block integers are moved, and block scales refitted.
   bool integers = true;
   bool block_scales = true;
@@ -51,6 +54,11 @@ struct RowState {
 
 /// Moves each weight to the level that lowers L most. Returns the change of L, 0 when none moved.
 double sweep_codes(ConstMatrix h, RowState& state, CodedMatrix& out);
+
+/// Moves pairs of codes to neighbouring levels where that lowers L and neither move alone does: for
+/// each weight the cheaper of its two moves, with the best move of any other weight after it.
+/// Returns the change of L.
+double sweep_pairs(ConstMatrix h, RowState& state, CodedMatrix& out);
 
 /// Moves the integer scale and the integer minimum of each sub-block, codes kept, to where L is
 /// lowest. Returns the change of L.

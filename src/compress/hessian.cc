@@ -96,6 +96,15 @@ Hessian Hessian::identity(std::size_t size) {
   return result;
 }
 
+Hessian Hessian::of_reordered_inputs(std::span<const std::uint32_t> order) const {
+  WINNOW_CHECK(order.size() == size_);
+  Hessian result = *this;
+  for (std::size_t i = 0; i < size_; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) result.values_[packed(i, j)] = at(order[i], order[j]);
+  }
+  return result;
+}
+
 std::vector<double> Hessian::diagonal() const {
   std::vector<double> diagonal(size_);
   for (std::size_t j = 0; j < size_; ++j) diagonal[j] = values_[packed(j, j)];

@@ -34,6 +34,9 @@ class Hessian {
 
   /// The sums for inputs divided by `scales` [size], finite and over 0: H_ij / (s_i s_j).
   Hessian of_divided_inputs(std::span<const float> scales) const;
+  /// The sums for inputs in another order: input i is what input order[i] was. order: [size], a
+  /// permutation.
+  Hessian of_reordered_inputs(std::span<const std::uint32_t> order) const;
 
   std::size_t size() const { return size_; }
   /// H[i][j], also for i < j.

@@ -58,7 +58,8 @@ class MatrixQuantizer {
     if (options_.feedback) {
       round_with_feedback(weights_, damped, importance, BlockScales::kSearch, coded, pool_);
     } else {
-      round_to_nearest(weights_, importance, coded, pool_);
+      round_without_feedback(weights_, importance, damped.h.view(), options_.scale_search, coded,
+                             pool_);
     }
     const RowDecoder decode_row = [&](std::size_t row, std::span<float> values) {
       coded.decode_row(row, values);

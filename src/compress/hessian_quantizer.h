@@ -15,6 +15,7 @@
 #include "compress/descent.h"
 #include "compress/hessian.h"
 #include "compress/prepared_hessian.h"
+#include "compress/range_search.h"
 #include "os/thread_pool.h"
 #include "quant/codec.h"
 
@@ -37,6 +38,8 @@ struct HessianQuantizerOptions {
   std::optional<DescentOptions> descent = DescentOptions{};
   /// Whether the codec's own encoder is a candidate; it wins ties.
   bool guard = true;
+  /// Read where there is no feedback.
+  ScaleSearch scale_search = ScaleSearch::kCodec;
 };
 
 /// One candidate, with its losses tr(dW H dW^T) per token of the Hessian.

@@ -4,7 +4,9 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
+#include <Eigen/SVD>
 #include <algorithm>
+#include <type_traits>
 
 namespace winnow::compress {
 namespace {
@@ -22,10 +24,11 @@ auto map(tensor::MatrixView<const T> view) {
                                                   Stride(signed_size(view.row_stride)));
 }
 
-auto map(MutableMatrix view) {
-  return Eigen::Map<RowMajor<float>, 0, Stride>(view.data, signed_size(view.rows),
-                                                signed_size(view.cols),
-                                                Stride(signed_size(view.row_stride)));
+template <typename T>
+requires(!std::is_const_v<T>) auto map(tensor::MatrixView<T> view) {
+  return Eigen::Map<RowMajor<T>, 0, Stride>(view.data, signed_size(view.rows),
+                                            signed_size(view.cols),
+                                            Stride(signed_size(view.row_stride)));
 }
 
 /// The inverse of the lower triangle of `lower`, by panels of columns: above its panel's rows a
@@ -90,6 +93,39 @@ std::optional<std::vector<double>> solve_symmetric(tensor::MatrixView<const doub
   factor.solveInPlace(solution);
   if (!solution.allFinite()) return std::nullopt;
   return x;
+}
+
+std::optional<tensor::Matrix<double>> lower_factor(tensor::MatrixView<const double> h) {
+  const Eigen::LLT<RowMajor<double>> factor(map(h));
+  if (factor.info() != Eigen::Success) return std::nullopt;
+  tensor::Matrix<double> lower(h.rows, h.rows);
+  map(lower.view()) = factor.matrixL();
+  return lower;
+}
+
+tensor::Matrix<double> solve_transposed(tensor::MatrixView<const double> lower,
+                                        tensor::MatrixView<const double> b) {
+  tensor::Matrix<double> x(b.rows, b.cols);
+  map(x.view()) = map(lower).transpose().triangularView<Eigen::Upper>().solve(map(b));
+  return x;
+}
+
+tensor::Matrix<double> wide_product(tensor::MatrixView<const double> a,
+                                    tensor::MatrixView<const double> b) {
+  tensor::Matrix<double> out(a.rows, b.cols);
+  map(out.view()).noalias() = map(a) * map(b);
+  return out;
+}
+
+SingularValues singular_values(tensor::MatrixView<const double> a) {
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(map(a), Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const std::size_t count = std::min(a.rows, a.cols);
+  SingularValues result{
+      tensor::Matrix<double>(a.rows, count), {}, tensor::Matrix<double>(a.cols, count)};
+  map(result.left.view()) = svd.matrixU();
+  map(result.right.view()) = svd.matrixV();
+  result.values.assign(svd.singularValues().begin(), svd.singularValues().end());
+  return result;
 }
 
 }  // namespace winnow::compress

@@ -31,4 +31,25 @@ std::optional<tensor::Matrix<float>> inverse_factor(tensor::MatrixView<const dou
 std::optional<std::vector<double>> solve_symmetric(tensor::MatrixView<const double> g,
                                                    const std::vector<double>& b);
 
+/// The lower triangular L with h = L L^T, zeros above the diagonal; nothing when h is not positive
+/// definite in f64. h: [n, n], symmetric, only its lower triangle is read.
+std::optional<tensor::Matrix<double>> lower_factor(tensor::MatrixView<const double> h);
+
+/// x of L^T x = b for the L of `lower_factor`. b, x: [n, k].
+tensor::Matrix<double> solve_transposed(tensor::MatrixView<const double> lower,
+                                        tensor::MatrixView<const double> b);
+
+/// a b, in f64. a: [m, k], b: [k, n].
+tensor::Matrix<double> wide_product(tensor::MatrixView<const double> a,
+                                    tensor::MatrixView<const double> b);
+
+/// a = left diag(values) right^T with orthonormal columns; k = min(m, n).
+struct SingularValues {
+  tensor::Matrix<double> left;   ///< [m, k]
+  std::vector<double> values;    ///< [k], 0 or more, falling
+  tensor::Matrix<double> right;  ///< [n, k]
+};
+/// a: [m, n], m, n > 0, finite. Cost: about 10 m n k operations.
+SingularValues singular_values(tensor::MatrixView<const double> a);
+
 }  // namespace winnow::compress

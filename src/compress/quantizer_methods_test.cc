@@ -2,11 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress/quantizer_methods.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
 
 #include "compress/quantizer_test_support.h"
+#include "model/test_models.h"
 #include "quant/codec_test_support.h"
 
 namespace winnow::compress {
@@ -63,6 +66,30 @@ TEST_P(EveryCodecMethods, EachLosesLessThanTheOneBeforeOnItsHessian) {
   EXPECT_LT(hessian_loss, gptq);
 }
 
+TEST_P(EveryCodecMethods, EachThatIsNotRefusedFillsItsBytesWithFiniteWeights) {
+  for (const QuantizerMethod& method : quantizer_methods()) {
+    if (!method.refusal.empty()) continue;
+    const double loss = run(method.name).held_out_loss;
+    std::vector<float> decoded(kSize);
+    codec.decode(bytes.data(), kSize / codec.block_size, decoded.data());
+    for (const float w : decoded) ASSERT_TRUE(std::isfinite(w)) << method.name;
+    EXPECT_GT(loss, 0) << method.name;
+    EXPECT_LT(loss, 2 * run("rtn").held_out_loss) << method.name;
+  }
+}
+
+// Its scales begin as those of imatrix and change only where the damped loss falls.
+TEST_P(EveryCodecMethods, LlmFp4IsImatrixOrBetter) {
+  const double imatrix = run("imatrix").loss;
+  const std::vector<std::byte> start = bytes;
+  const double searched = run("llm-fp4").loss;
+  if (has_one_scale(*codec.grid)) {
+    EXPECT_LT(searched, imatrix);
+  } else {
+    EXPECT_EQ(bytes, start);
+  }
+}
+
 TEST(QuantizerMethods, HaveNamesOfTheirOwn) {
   std::set<std::string_view> names;
   for (const QuantizerMethod& method : quantizer_methods()) {
@@ -70,6 +97,24 @@ TEST(QuantizerMethods, HaveNamesOfTheirOwn) {
     EXPECT_EQ(find_quantizer_method(method.name), &method);
   }
   EXPECT_EQ(find_quantizer_method("RTN2"), nullptr);
+}
+
+TEST(QuantizerMethods, AreUsableUnlessGgufHasNoPlaceForThem) {
+  for (const QuantizerMethod& method : quantizer_methods()) {
+    if (method.refusal.empty()) {
+      EXPECT_EQ(&usable_quantizer_method(method.name), &method);
+      continue;
+    }
+    const Error error = model::testing::error_of([&] { usable_quantizer_method(method.name); });
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr(std::string(method.name)));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("plain GGUF file"));
+    EXPECT_FALSE(method.source.empty());
+  }
+  const Error unknown = model::testing::error_of([&] { usable_quantizer_method("gtpq"); });
+  EXPECT_EQ(unknown.code(), ErrorCode::kUsage);
+  EXPECT_THAT(unknown.what(), ::testing::HasSubstr("gptq"));
+  EXPECT_THAT(unknown.what(), ::testing::Not(::testing::HasSubstr("lorc")));
 }
 
 }  // namespace

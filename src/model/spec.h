@@ -48,6 +48,12 @@ struct ModelSpec {
   bool attention_bias = false;  ///< on the query, key and value projections
   bool attention_output_bias = false;
   bool tie_word_embeddings = false;
+  /// Which factors pass through the blocks unchanged, for rescaling parameters without changing the
+  /// model. False: an activation that clamps or shifts up; a norm on values or a gate on
+  /// attention's output; norms that multiply with 1 + w.
+  bool ffn_is_linear_in_up = true;
+  bool attention_is_linear_in_values = true;
+  bool norm_weights_are_factors = true;
   MoeSpec moe;
   std::vector<bool> moe_layers;  ///< [num_hidden_layers]: true where the layer has experts
 
