@@ -73,7 +73,8 @@ void HiddenStates::commit() {
 void HiddenStates::drop(std::size_t number) {
   if (!on_disk()) return;
   input_.reset();
-  std::filesystem::remove(folder_ / file_name(number));
+  std::error_code ignored;  // what stays goes with the folder
+  std::filesystem::remove(folder_ / file_name(number), ignored);
 }
 
 }  // namespace winnow::compress
