@@ -152,7 +152,10 @@ model::ExportOptions Compressor::export_options() const {
     result.rows = [this](model::Role role, LayerId layer, ExpertId expert, std::size_t first,
                          std::span<std::byte> out) {
       const TensorGroup& group = group_of(role, layer);
-      packer_->pack_rows({&group, group.options[group.chosen].codec}, expert, first, out);
+      return packer_->pack_rows({&group, group.options[group.chosen].codec}, expert, first, out);
+    };
+    result.edit = [this](model::Role role, LayerId layer, std::span<float> values) {
+      packer_->edit(role, layer, values);
     };
   }
   std::map<const quant::Codec*, std::uint64_t> weights;
@@ -256,7 +259,7 @@ std::vector<double> Compressor::measure_mixes(std::span<const Mix> mixes,
     variants.emplace_back();
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       const PackOrder order{&groups_[g], groups_[g].options[mix[g]].codec};
-      if (is_stored_as(source_, groups_[g], *order.codec)) continue;
+      if (packer_->is_copy(order)) continue;
       orders.push_back(order);
       variants.back().changes[key_of(groups_[g])] = [this, order] { return packer_->pack(order); };
     }
@@ -293,8 +296,8 @@ Json Compressor::run_record() const {
     run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
     run["probe"] = fmt::format("{:016x}", text_fingerprint(text_->probe));
   }
-  if (!options_.sequential) return run;
-  run["sequential_budget"] = budget();  // what comes before a group decides its bytes
+  // What comes before a group decides its bytes, and what is wanted decides a layer's changes.
+  if (options_.sequential || options_.transforms.any()) run["budget"] = budget();
   return run;
 }
 
@@ -306,6 +309,9 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
     options.quantizer = options_.quantizer;
     options.hessians.scope = options_.hessians;
     options.hessians.memory = memory_.hessians;
+    options.transforms = options_.transforms;
+    options.bits_per_weight =
+        8.0 * static_cast<double>(budget()) / static_cast<double>(source_.num_parameters());
     options.sequential = options_.sequential;
     options.states_on_disk = memory_.states_on_disk;
     options.batch_tokens = memory_.batch_tokens;

@@ -17,6 +17,7 @@
 #include "compress/mix_search.h"
 #include "compress/moments.h"
 #include "compress/tensor_group.h"
+#include "compress/transform_choice.h"
 #include "engine/engine.h"
 #include "formats/metadata.h"
 #include "metrics/evaluation.h"
@@ -41,6 +42,9 @@ struct CompressOptions {
   /// How matrices are quantised where there is text.
   HessianScope hessians = HessianScope::kExpert;
   HessianQuantizerOptions quantizer;
+  /// Exact changes of the layers to try before. Those of norms go with neither `sequential` nor
+  /// Allocation::kSearch, which run matrices with the original norms.
+  TransformWishes transforms;
   /// Hessians of the inputs that the quantised layers before give, not the original ones.
   bool sequential = false;
   Allocation allocation = Allocation::kSlopes;

@@ -33,10 +33,15 @@ class EncoderPacker final : public GroupPacker {
                       context_.log);
   }
 
-  void pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
+  bool is_copy(const PackOrder& order) override {
+    return is_stored_as(context_.source, *order.group, *order.codec);
+  }
+
+  bool pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                  std::span<std::byte> out) override {
     const TensorGroup& group = *order.group;
     const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
+    if (&ref.codec() == order.codec) return false;
     const std::size_t row_bytes = ref.cols / order.codec->block_size * order.codec->block_bytes;
     const std::size_t rows = out.size() / row_bytes;
     std::vector<float> weights(rows * ref.cols);
@@ -48,6 +53,7 @@ class EncoderPacker final : public GroupPacker {
     }
     model::encode_rows(*order.codec, weights, rows, ref.cols, importance_, out,
                        context_.runner.pool());
+    return true;
   }
 
  private:

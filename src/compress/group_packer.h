@@ -17,6 +17,7 @@
 #include "compress/layer_hessians.h"
 #include "compress/moments.h"
 #include "compress/tensor_group.h"
+#include "compress/transform_choice.h"
 #include "engine/layer_runner.h"
 #include "model/checkpoint.h"
 
@@ -41,8 +42,13 @@ class GroupPacker {
   /// left.
   virtual void prepare(std::span<const PackOrder> orders) = 0;
   virtual PackedGroup pack(const PackOrder& order) = 0;
-  /// Rows of one matrix as `pack` gives them, from `first` on, as many as `out` has bytes for.
-  virtual void pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
+  /// Whether `pack` gives what is stored, so that it may be left out.
+  virtual bool is_copy(const PackOrder& order) = 0;
+  /// Changes a vector or router [values] of a layer as the matrices around it were changed.
+  virtual void edit(model::Role /*role*/, LayerId /*layer*/, std::span<float> /*values*/) {}
+  /// Rows of one matrix as `pack` gives them, from `first` on, as many as `out` has bytes for; or
+  /// false: they are copied or encoded as they are stored.
+  virtual bool pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                          std::span<std::byte> out) = 0;
 };
 
@@ -63,7 +69,9 @@ std::unique_ptr<GroupPacker> make_encoder_packer(const PackerContext& context,
 struct HessianPackerOptions {
   HessianQuantizerOptions quantizer;
   LayerHessianOptions hessians;
-  bool sequential = false;  ///< Hessians of what the quantised layers before give
+  TransformWishes transforms;     ///< exact changes of layers to try before
+  double bits_per_weight = 4.25;  ///< that the transforms are tried for
+  bool sequential = false;        ///< Hessians of what the quantised layers before give
   bool states_on_disk = false;
   std::size_t batch_tokens = 4096;  ///< that share a pass over a layer's weights
 };

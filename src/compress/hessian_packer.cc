@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "compress/group_packer.h"
+#include "compress/layer_transforms.h"
 #include "compress/packed_groups.h"
 #include "compress/window_stream.h"
 #include "model/exporter.h"
@@ -62,6 +63,9 @@ class HessianPacker final : public GroupPacker {
         spec_(context.source.spec()),
         options_(options),
         cache_(context.folder),
+        transforms_(
+            context.source, context.folder,
+            {options.transforms, options.quantizer, options.hessians, options.bits_per_weight}),
         calibration_(text.calibration.windows, options.batch_tokens),
         held_out_(text.held_out.windows, options.batch_tokens) {}
 
@@ -72,7 +76,12 @@ class HessianPacker final : public GroupPacker {
   }
   void prepare(std::span<const PackOrder> orders) override;
   PackedGroup pack(const PackOrder& order) override;
-  void pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
+  bool is_copy(const PackOrder& order) override {
+    return is_stored_as(context_.source, *order.group, *order.codec) &&
+           !transforms_.changes(*order.group);
+  }
+  void edit(Role role, LayerId layer, std::span<float> values) override;
+  bool pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                  std::span<std::byte> out) override;
 
  private:
@@ -89,8 +98,11 @@ class HessianPacker final : public GroupPacker {
     return role == Role::kTokenEmbedding && !spec_.tie_word_embeddings;
   }
 
+  static PreparedHessian transformed(const LayerTransform& transform, Site site, ExpertId expert,
+                                     const PreparedHessian& hessian);
+  tensor::Matrix<float> changed_matrix(const TensorGroup& group, ExpertId expert);
   tensor::Matrix<float> sampled_rows(const TensorGroup& group, ExpertId expert,
-                                     const Sample& sample) const;
+                                     const Sample& sample);
   void add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian);
   double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian);
   std::filesystem::path costs_path(const TensorGroup& group) const;
@@ -106,6 +118,7 @@ class HessianPacker final : public GroupPacker {
   HessianPackerOptions options_;
   std::span<const PackOrder> sequence_;  // whose matrices the text runs through, when sequential
   PackedGroups cache_;
+  LayerTransforms transforms_;
   WindowBatches calibration_, held_out_;
 };
 
@@ -116,13 +129,46 @@ void HessianPacker::walk_layer(LayerId layer, const Groups& groups, const Calibr
     const Site site = site_of(group->role);
     if (std::find(sites.begin(), sites.end(), site) == sites.end()) sites.push_back(site);
   }
-  visit_layer_hessians(context_.runner, spec_, layer, sites, text, options_.hessians, context_.log,
-                       [&](Site site, ExpertId expert, PreparedHessian& hessian) {
-                         for (const TensorGroup* group : groups) {
-                           if (site_of(group->role) != site) continue;
-                           with_context(group->name(), [&] { visit(*group, expert, hessian); });
-                         }
-                       });
+  transforms_.choose(context_.runner, layer, groups, text, context_.log);
+  const LayerTransform& transform = transforms_.of(layer);
+  visit_layer_hessians(
+      context_.runner, spec_, layer, sites, text, options_.hessians, context_.log,
+      [&](Site site, ExpertId expert, PreparedHessian& hessian) {
+        std::optional<PreparedHessian> changed;
+        if (transforms_.wanted()) changed = transformed(transform, site, expert, hessian);
+        for (const TensorGroup* group : groups) {
+          if (site_of(group->role) != site) continue;
+          with_context(group->name(), [&] { visit(*group, expert, changed ? *changed : hessian); });
+        }
+      });
+}
+
+PreparedHessian HessianPacker::transformed(const LayerTransform& transform, Site site,
+                                           ExpertId expert, const PreparedHessian& hessian) {
+  std::optional<Hessian> judge;
+  if (hessian.has_held_out()) judge = transform.apply_to_hessian(site, expert, hessian.judge());
+  return PreparedHessian(transform.apply_to_hessian(site, expert, hessian.calibration()),
+                         std::move(judge));
+}
+
+void HessianPacker::edit(Role role, LayerId layer, std::span<float> values) {
+  if (!model::traits(role).per_layer || !transforms_.wanted()) return;
+  const LayerTransform& transform = transforms_.of(layer);
+  if (role == Role::kRouter) {
+    transform.apply(role, {},
+                    {values.data(), spec_.moe.num_experts, spec_.hidden_size, spec_.hidden_size});
+  } else {
+    transform.apply_to_vector(role, values);
+  }
+}
+
+/// The whole matrix after the layer's changes.
+tensor::Matrix<float> HessianPacker::changed_matrix(const TensorGroup& group, ExpertId expert) {
+  const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
+  tensor::Matrix<float> weights(ref.rows, ref.cols);
+  context_.source.read_floats(ref, 0, ref.rows, weights.flat());
+  transforms_.of(group.layer).apply(group.role, expert, weights.view());
+  return weights;
 }
 
 void HessianPacker::walk_output(const Groups& groups, const CalibrationStreams& text,
@@ -193,13 +239,19 @@ void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStre
 }
 
 tensor::Matrix<float> HessianPacker::sampled_rows(const TensorGroup& group, ExpertId expert,
-                                                  const Sample& sample) const {
+                                                  const Sample& sample) {
   const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
+  tensor::Matrix<float> whole;
+  if (transforms_.changes(group)) whole = changed_matrix(group, expert);
   tensor::Matrix<float> rows(sample.rows, ref.cols);
   std::size_t next = 0;
   for (std::size_t r = 0; r < ref.rows; ++r) {
-    if (Sample::has(r, sample.rows, ref.rows)) {
-      context_.source.read_floats(ref, r, 1, rows.row(next++));
+    if (!Sample::has(r, sample.rows, ref.rows)) continue;
+    const auto row = rows.row(next++);
+    if (whole.rows() != 0) {
+      std::copy_n(whole.row(r).data(), ref.cols, row.data());
+    } else {
+      context_.source.read_floats(ref, r, 1, row);
     }
   }
   WINNOW_CHECK(next == sample.rows);
@@ -234,7 +286,7 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
   std::vector<std::byte> bytes;
   for (GroupOption& option : group.options) {
     context_.log.check_interrupt();
-    if (is_stored_as(context_.source, group, *option.codec)) continue;  // copied: no error
+    if (is_stored_as(context_.source, group, *option.codec)) continue;  // next to no error
     bytes.resize(rows.rows() * (rows.cols() / option.codec->block_size) *
                  option.codec->block_bytes);
     const QuantizerReport report =
@@ -307,20 +359,27 @@ void HessianPacker::measure(std::vector<TensorGroup>& groups) {
 void HessianPacker::quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
                              std::span<std::byte> out) {
   const model::TensorRef ref = context_.source.at(order.group->role, order.group->layer, expert);
-  if (&ref.codec() == order.codec) {  // copied: encoding it again could only lose
+  const bool changed = transforms_.changes(*order.group);
+  if (&ref.codec() == order.codec && !changed) {  // encoding it again could only lose
     context_.source.read_rows(ref, 0, ref.rows, out);
     return;
   }
+  tensor::Matrix<float> whole;
+  if (changed) whole = changed_matrix(*order.group, expert);
   const std::size_t row_bytes = ref.cols / order.codec->block_size * order.codec->block_bytes;
   const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
   tensor::Matrix<float> weights;
   for (std::size_t row = 0; row < ref.rows; row += chunk) {
     context_.log.check_interrupt();
     const std::size_t count = std::min(chunk, ref.rows - row);
-    weights.reshape(count, ref.cols);
-    context_.source.read_floats(ref, row, count, weights.flat());
-    quantize_matrix(std::as_const(weights).view(), *order.codec, hessian, options_.quantizer,
-                    context_.runner.pool(), out.subspan(row * row_bytes, count * row_bytes));
+    if (!changed) {
+      weights.reshape(count, ref.cols);
+      context_.source.read_floats(ref, row, count, weights.flat());
+    }
+    const ConstMatrix part =
+        changed ? ConstMatrix(whole.view().rows_from(row, count)) : std::as_const(weights).view();
+    quantize_matrix(part, *order.codec, hessian, options_.quantizer, context_.runner.pool(),
+                    out.subspan(row * row_bytes, count * row_bytes));
   }
 }
 
@@ -328,8 +387,8 @@ void HessianPacker::prepare(std::span<const PackOrder> orders) {
   std::map<const TensorGroup*, std::vector<const quant::Codec*>> wanted;
   Groups groups;
   for (const PackOrder& order : orders) {
-    if (order.codec->is_float() || cache_.has(*order.group, *order.codec)) continue;
-    if (is_stored_as(context_.source, *order.group, *order.codec)) continue;
+    if (cache_.has(*order.group, *order.codec) || is_copy(order)) continue;
+    if (order.codec->is_float() && !transforms_.changes(*order.group)) continue;
     std::vector<const quant::Codec*>& codecs = wanted[order.group];
     if (codecs.empty()) groups.push_back(order.group);
     if (std::find(codecs.begin(), codecs.end(), order.codec) == codecs.end()) {
@@ -361,20 +420,14 @@ PackedGroup HessianPacker::pack(const PackOrder& order) {
   return noise(*order.group, {order.codec, 0, 0});  // a float codec, or as it is stored
 }
 
-void HessianPacker::pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
+bool HessianPacker::pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                               std::span<std::byte> out) {
   const TensorGroup& group = *order.group;
   const std::size_t row_bytes = group.cols / order.codec->block_size * order.codec->block_bytes;
-  if (cache_.has(group, *order.codec)) {
-    const std::uint64_t row = std::uint64_t{index(expert)} * group.rows + first;
-    cache_.read_at(group, *order.codec, row * row_bytes, out);
-    return;
-  }
-  const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
-  const std::size_t rows = out.size() / row_bytes;
-  std::vector<float> weights(rows * ref.cols);
-  context_.source.read_floats(ref, first, rows, weights);
-  model::encode_rows(*order.codec, weights, rows, ref.cols, {}, out, context_.runner.pool());
+  if (!cache_.has(group, *order.codec)) return false;
+  const std::uint64_t row = std::uint64_t{index(expert)} * group.rows + first;
+  cache_.read_at(group, *order.codec, row * row_bytes, out);
+  return true;
 }
 
 }  // namespace

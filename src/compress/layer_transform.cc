@@ -159,6 +159,44 @@ void LayerTransform::append(const LayerTransform& next) {
   ffn_input_scales_ = composed(ffn_input_scales_, next.ffn_input_scales_);
 }
 
+Json LayerTransform::to_json() const {
+  Json json = {{"value_scales", value_scales_},
+               {"attention_input_scales", attention_input_scales_},
+               {"ffn_input_scales", ffn_input_scales_},
+               {"inner", Json::array()}};
+  for (const Inner& channels : inner_) {
+    json["inner"].push_back({{"order", channels.order}, {"scales", channels.scales}});
+  }
+  return json;
+}
+
+void LayerTransform::read(const Json& json) {
+  const auto scales = [](const Json& from, const char* key) {
+    return from.at(key).get<std::vector<float>>();
+  };
+  const auto set = [](std::vector<float> values, const auto& setter) {
+    if (!values.empty()) setter(std::move(values));
+  };
+  try {
+    set(scales(json, "value_scales"), [&](auto v) { set_value_scales(std::move(v)); });
+    set(scales(json, "attention_input_scales"),
+        [&](auto v) { set_attention_input_scales(std::move(v)); });
+    set(scales(json, "ffn_input_scales"), [&](auto v) { set_ffn_input_scales(std::move(v)); });
+    const Json& inner = json.at("inner");
+    if (inner.size() != inner_.size()) {
+      fail_data("changes of {} experts; expected {}", inner.size(), inner_.size());
+    }
+    for (std::size_t e = 0; e < inner_.size(); ++e) {
+      const ExpertId expert{static_cast<std::uint32_t>(e)};
+      auto order = inner[e].at("order").get<std::vector<std::uint32_t>>();
+      if (!order.empty()) set_inner_order(expert, std::move(order));
+      set(scales(inner[e], "scales"), [&](auto v) { set_inner_scales(expert, std::move(v)); });
+    }
+  } catch (const Json::exception& error) {
+    fail_data("is no record of a layer's changes: {}", error.what());
+  }
+}
+
 LayerTransform::MatrixChange LayerTransform::change_of(Role role, ExpertId expert) const {
   const bool routed = model::traits(role).per_expert;
   const std::size_t e = routed ? index(expert) : 0;

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "base/units.h"
 #include "compress/hessian.h"
 #include "engine/observer.h"
@@ -50,6 +51,11 @@ class LayerTransform {
 
   /// Makes this the change that has the effect of this one and `next` after it, of the same layer.
   void append(const LayerTransform& next);
+
+  /// A record of everything that is set, and its reading into a transform that has nothing yet.
+  /// `read` throws Error{kBadData} for what is no such record of this layer.
+  Json to_json() const;
+  void read(const Json& json);
 
   /// Whether `apply` and `apply_to_vector` leave that tensor as it is.
   bool is_identity(model::Role role, ExpertId expert = {}) const;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
@@ -298,6 +299,33 @@ LayerTransformChoice choose_layer_transform(const LayerSource& source,
     add(choose_inner(source, ExpertId{e}, wishes, options, pool, choice.transform));
   }
   return choice;
+}
+
+std::string transform_names() {
+  return "inner-order,inner-scales,value-scales,attention-input,ffn-input";
+}
+
+TransformWishes wishes_of_names(const std::string& list) {
+  TransformWishes wishes;
+  if (list == "none") return wishes;
+  std::istringstream words(list);
+  for (std::string word; std::getline(words, word, ',');) {
+    if (word == "inner-order") {
+      wishes.inner_order = true;
+    } else if (word == "inner-scales") {
+      wishes.inner_scales = ScaleFamily::kAwq;
+    } else if (word == "value-scales") {
+      wishes.value_scales = ScaleFamily::kAwq;
+    } else if (word == "attention-input") {
+      wishes.attention_input = ScaleFamily::kAwq;
+    } else if (word == "ffn-input") {
+      wishes.ffn_input = ScaleFamily::kAwq;
+    } else {
+      fail(ErrorCode::kUsage, "--transforms: there is no '{}'; there are {}, and 'none'", word,
+           transform_names());
+    }
+  }
+  return wishes;
 }
 
 }  // namespace winnow::compress

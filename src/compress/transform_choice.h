@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "compress/channel_scales.h"
@@ -36,6 +37,12 @@ struct TransformWishes {
     return inner_order || inner_scales || value_scales || attention_input || ffn_input;
   }
 };
+
+/// All names of kinds, separated by commas: "inner-order,inner-scales,...".
+std::string transform_names();
+/// The kinds of a list of such names, scales by AWQ's rule; "none" is nothing. Throws Error{kUsage}
+/// with all names for another one.
+TransformWishes wishes_of_names(const std::string& list);
 
 /// A layer before any change. Roles and experts as in model::Checkpoint.
 struct LayerSource {

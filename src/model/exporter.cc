@@ -156,8 +156,24 @@ std::vector<formats::PlannedTensor> planned_tensors(std::span<const ExportTensor
   return planned;
 }
 
-/// Packed rows of a part that come from elsewhere; empty: encode.
-using RowSource = std::function<void(std::size_t first, std::span<std::byte> out)>;
+/// Packed rows of a part that come from elsewhere, or false.
+using RowSource = std::function<bool(std::size_t first, std::span<std::byte> out)>;
+
+/// Rows of a small tensor after `edit` has changed it as a whole.
+bool edited_rows(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
+                 std::size_t first, std::span<std::byte> out,
+                 const std::function<void(std::span<float>)>& edit) {
+  std::vector<float> values(ref.rows * ref.cols);
+  source.read_floats(ref, 0, ref.rows, values);
+  edit(values);
+  const std::size_t blocks = ref.cols / codec.block_size;
+  const std::size_t row_bytes = blocks * codec.block_bytes;
+  for (std::size_t r = 0; r < out.size() / row_bytes; ++r) {
+    codec.encode(values.data() + (first + r) * ref.cols, blocks, nullptr,
+                 out.data() + r * row_bytes);
+  }
+  return true;
+}
 
 /// Copies or re-encodes one matrix (one expert of a stack) into the writer.
 void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
@@ -172,10 +188,10 @@ void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Cod
     log.check_interrupt();
     const std::size_t count = std::min(chunk, ref.rows - row);
     packed.resize(count * (ref.cols / codec.block_size * codec.block_bytes));
-    if (copy) {
+    if (rows && rows(row, packed)) {
+      // Made elsewhere.
+    } else if (copy) {
       source.read_rows(ref, row, count, packed);
-    } else if (rows) {
-      rows(row, packed);
     } else {
       weights.resize(count * ref.cols);
       source.read_floats(ref, row, count, weights);
@@ -260,7 +276,12 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
     RowSource rows;
     if (options.rows && traits(role).is_matrix) {
       rows = [&](std::size_t first, std::span<std::byte> out) {
-        options.rows(role, layer, ExpertId{part}, first, out);
+        return options.rows(role, layer, ExpertId{part}, first, out);
+      };
+    } else if (options.edit && !traits(role).is_matrix) {
+      rows = [&](std::size_t first, std::span<std::byte> out) {
+        return edited_rows(source, ref, codec, first, out,
+                           [&](std::span<float> values) { options.edit(role, layer, values); });
       };
     }
     write_part(source, ref, codec, importance, rows, *writer, pool, log);

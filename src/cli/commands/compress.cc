@@ -38,6 +38,7 @@ struct Options {
   std::optional<std::string> report;
   std::string method = kDefaultMethod;
   std::optional<std::string> steps;
+  std::optional<std::string> transforms;
   std::string hessians = "expert";
   std::string allocation = "slopes";
   std::string statistics;
@@ -105,6 +106,7 @@ void report_losses(const model::Checkpoint& source, bool portable, Log& log) {
 std::string recorded_quantiser(const Options& options) {
   std::string text = fmt::format(" --hessians {} --method {}", options.hessians, options.method);
   if (options.steps) text += " --steps " + *options.steps;
+  if (options.transforms) text += " --transforms " + *options.transforms;
   if (options.sequential) text += " --sequential";
   return text;
 }
@@ -182,6 +184,21 @@ compress::HessianQuantizerOptions quantizer_options(const Options& options) {
   return compress::options_of_steps(*options.steps);
 }
 
+/// Those of the method, or exactly those that were asked for.
+compress::TransformWishes transform_wishes(const Options& options) {
+  const compress::TransformWishes wishes =
+      options.transforms ? compress::wishes_of_names(*options.transforms)
+                         : compress::usable_quantizer_method(options.method).transforms;
+  const bool changes_norms = wishes.attention_input || wishes.ffn_input;
+  if (changes_norms && (options.sequential || options.allocation == "search")) {
+    fail(ErrorCode::kUsage,
+         "{} runs matrices with the original norms: it goes with no change of norms (--transforms "
+         "attention-input, ffn-input, and methods that make them)",
+         options.sequential ? "--sequential" : "--allocation search");
+  }
+  return wishes;
+}
+
 std::optional<compress::Allocation> find_allocation(const std::string& name) {
   if (name == "uniform") return compress::Allocation::kUniform;
   if (name == "slopes") return compress::Allocation::kSlopes;
@@ -213,13 +230,15 @@ void run(const Options& options, Context& context) {
   compress_options.metadata = provenance(checkpoint, recorded_command(options));
   compress_options.hessians = *compress::find_hessian_scope(options.hessians);
   compress_options.quantizer = quantizer_options(options);
+  compress_options.transforms = transform_wishes(options);
   compress_options.allocation = *find_allocation(options.allocation);
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
   compress_options.run = {{"version", std::string(version())},
                           {"method", options.method},
-                          {"steps", options.steps.value_or("")}};
+                          {"steps", options.steps.value_or("")},
+                          {"transforms", options.transforms.value_or("")}};
   const Text text = read_text(options, checkpoint, context.log);
   if (text.moments) compress_options.moments = &*text.moments;
   if (text.probe) compress_options.probe = &*text.probe;
@@ -266,6 +285,13 @@ Action declare(CLI::App& app) {
            {"--steps", "LIST",
             "the steps of --method hessian to take, of " + steps + " (the default), or 'none'"},
            options->steps);
+  add_text(app,
+           {"--transforms", "LIST",
+            "exact changes of the layers to make where they lower the loss, of " +
+                compress::transform_names() +
+                ", or 'none' (the default but for methods that are "
+                "made of them)"},
+           options->transforms);
   add_choice(app,
              {"--allocation", "NAME",
               "how each group of tensors gets its codec: one for all, by predicted divergence, or "
