@@ -39,6 +39,22 @@ void add_magnitudes(std::span<const float> x, double* __restrict squares,
   }
 }
 
+float largest_magnitude(std::span<const float> x) {
+  constexpr std::size_t kChains = 16;  // a maximum is the same in any order
+  float chains[kChains] = {};
+  std::size_t j = 0;
+  for (; j + kChains <= x.size(); j += kChains) {
+    for (std::size_t c = 0; c < kChains; ++c) {
+      const float magnitude = std::fabs(x[j + c]);
+      chains[c] = chains[c] < magnitude ? magnitude : chains[c];
+    }
+  }
+  float largest = 0;
+  for (const float chain : chains) largest = std::max(largest, chain);
+  for (; j < x.size(); ++j) largest = std::max(largest, std::fabs(x[j]));
+  return largest;
+}
+
 double dot(std::span<const float> a, std::span<const float> b) {
   constexpr std::size_t kChains = 8;
   double chains[kChains] = {};

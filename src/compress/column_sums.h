@@ -17,6 +17,8 @@ void add_values(std::span<const float> x, double weight, double* sums, double* g
 void add_magnitudes(std::span<const float> x, double* squares, double* magnitudes, float* largest);
 /// sum_j a[j] b[j] in f64, in eight interleaved chains added in order.
 double dot(std::span<const float> a, std::span<const float> b);
+/// max_j |x[j]|; 0 of nothing.
+float largest_magnitude(std::span<const float> x);
 /// out[j] += scale * x[j].
 void add_scaled(std::span<const double> x, double scale, double* out);
 

@@ -8,67 +8,43 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "compress/kl_probe.h"
+#include "compress/calibration_text.h"
+#include "compress/damage.h"
+#include "compress/divergence_sweep.h"
+#include "compress/group_packer.h"
 #include "compress/knapsack.h"
-#include "compress/moments.h"
+#include "compress/memory_plan.h"
+#include "compress/partial_output.h"
+#include "compress/profile_plan.h"
 #include "model/exporter.h"
+#include "model/fingerprint.h"
 #include "os/file.h"
 
 namespace winnow::compress {
 namespace {
 
-// Logits kept for the held-out text take at most this much memory.
-constexpr std::uint64_t kProbeBytes = std::uint64_t{512} << 20;
+constexpr const char* kNoiseFile = "noise.json";
+constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
 
-using GroupKey = std::pair<model::Role, std::uint32_t>;
-
-/// Text for the moments, and text that the decisions are checked on.
-struct SplitText {
-  metrics::WindowSet calibration;
-  metrics::WindowSet probe;
-};
-
-/// Every n-th window is held out, spread over the whole text, until `probe_tokens` are reached. Of
-/// a single window the divergence is measured on the text that the moments come from.
-SplitText split_text(const metrics::WindowSet& all, std::uint64_t probe_tokens,
-                     std::uint32_t vocab_size) {
-  const std::uint64_t total = all.scored_tokens();
-  const std::uint64_t fits =
-      std::max<std::uint64_t>(kProbeBytes / (std::uint64_t{4} * vocab_size), 1);
-  const std::uint64_t wanted =
-      std::max<std::uint64_t>(std::min({probe_tokens, total / 4, fits}), 1);
-  const std::size_t stride = static_cast<std::size_t>(
-      std::clamp<std::uint64_t>(total / wanted, 2, std::max<std::size_t>(2, all.windows.size())));
-  SplitText text{{all.domains, {}}, {all.domains, {}}};
-  std::uint64_t held_out = 0;
-  for (std::size_t i = 0; i < all.windows.size(); ++i) {
-    const bool hold_out = i % stride == stride - 1 && held_out < wanted;
-    if (hold_out) held_out += all.windows[i].scored();
-    (hold_out ? text.probe : text.calibration).windows.push_back(all.windows[i]);
+/// Moments of the text, layer by layer.
+InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec& spec,
+                             const metrics::WindowSet& text, std::size_t batch_tokens,
+                             const std::filesystem::path& folder, Log& log) {
+  InputMoments moments(spec);
+  const WindowBatches batches(text.windows, batch_tokens);
+  WindowStream stream(batches, spec.hidden_size, folder);
+  stream.embed(runner, nullptr, log);
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    runner.load(LayerId{layer});
+    stream.run(runner, stream, &moments, log);
+    log.progress("calibrating", layer + 1, spec.num_hidden_layers, "layers");
   }
-  if (text.probe.windows.empty()) text.probe.windows.push_back(all.windows.back());
-  // A window may be longer than what was wanted; its logits have to fit all the same.
-  metrics::Window& last = text.probe.windows.back();
-  const std::uint64_t surplus =
-      text.probe.scored_tokens() - std::min(text.probe.scored_tokens(), fits);
-  last.tokens.resize(last.tokens.size() - static_cast<std::size_t>(surplus));
-  return text;
-}
-
-InputMoments collect_moments(engine::Engine& engine, const metrics::WindowSet& text, Log& log) {
-  InputMoments moments(engine.spec());
-  std::size_t longest = 1;
-  for (const auto& window : text.windows) longest = std::max(longest, window.tokens.size());
-  engine::KvCache cache = engine.make_cache(longest);
-  const std::uint64_t total = text.scored_tokens();
-  std::uint64_t done = 0;
-  for (const metrics::Window& window : text.windows) {
-    log.check_interrupt();
-    cache.truncate(0);
-    const engine::SequenceInput input{&cache, window.tokens};
-    engine.forward(std::span(&input, 1), &moments);
-    done += window.scored();
-    log.progress("calibrating", done, total, "tokens");
+  runner.load_output();
+  tensor::Matrix<float> hidden;
+  for (std::size_t b = 0; b < batches.batches.size(); ++b) {
+    hidden.reshape(batches.batches[b].tokens, spec.hidden_size);
+    stream.read_rows(b, 0, hidden.view());
+    runner.normalize_output(hidden.view(), &moments);
   }
   return moments;
 }
@@ -78,14 +54,23 @@ Bytes padded(Bytes payload) { return {checked_align_up(payload.value, 32).value(
 
 class Compressor {
  public:
-  Compressor(const model::Checkpoint& source, const CompressOptions& options, Log& log)
+  Compressor(const model::Checkpoint& source, const std::filesystem::path& out,
+             const metrics::WindowSet* windows, const CompressOptions& options, Log& log)
       : source_(source),
+        out_(out),
         options_(options),
         log_(log),
-        engine_(source, options.engine, log),
-        groups_(list_groups(source)) {}
+        runner_(source, options.engine),
+        groups_(list_groups(source)) {
+    if (windows != nullptr) {
+      text_ = options.probe != nullptr ? divide_text(*windows, *options.probe, options.probe_tokens)
+                                       : divide_text(*windows, options.probe_tokens);
+    } else if (options.probe != nullptr && options.moments != nullptr) {
+      text_ = divide_text({options.probe->domains, {}}, *options.probe, options.probe_tokens);
+    }
+  }
 
-  CompressResult run(const std::filesystem::path& out, const metrics::WindowSet* windows);
+  CompressResult run();
 
  private:
   void list_options();
@@ -93,9 +78,18 @@ class Compressor {
   std::uint64_t budget() const;
   std::uint64_t fixed_bytes() const;
   void require_budget() const;
-  void measure_option(TensorGroup& group, GroupOption& option, KlProbe* probe);
-  void measure_group(TensorGroup& group, KlProbe* probe);
+  Json run_record() const;
+  bool uses_hessians() const {
+    return text_ && !text_->calibration.windows.empty() &&
+           options_.hessians != HessianScope::kDiagonal;
+  }
+  std::unique_ptr<GroupPacker> make_packer(PartialOutput& partial);
+  void measure_noise(PartialOutput& partial);
+  void predict();
   void choose();
+  void quantise();
+  CompressResult result() const;
+  void measure_output(CompressResult& result) const;
   const TensorGroup& group_of(model::Role role, LayerId layer) const {
     return groups_[group_index_.at({role, index(layer)})];
   }
@@ -105,20 +99,23 @@ class Compressor {
   }
 
   const model::Checkpoint& source_;
+  const std::filesystem::path& out_;
   const CompressOptions& options_;
   Log& log_;
-  engine::Engine engine_;
+  engine::LayerRunner runner_;
   std::vector<TensorGroup> groups_;
   std::map<GroupKey, std::size_t> group_index_;
-  std::optional<InputMoments> moments_;
-  mutable std::vector<float> importance_;  // of the matrix that is being written
+  std::optional<CalibrationText> text_;  // with text to measure divergence on
+  std::optional<InputMoments> collected_;
+  MemoryPlan memory_;
+  std::unique_ptr<GroupPacker> packer_;
 };
 
 /// All that is known of the options before anything is measured.
 void Compressor::list_options() {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     TensorGroup& group = groups_[g];
-    group_index_[{group.role, index(group.layer)}] = g;
+    group_index_[key_of(group)] = g;
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
       GroupOption option;
       option.codec = codec;
@@ -141,46 +138,17 @@ void Compressor::warn_of_quantised_source() {
   }
 }
 
-void Compressor::measure_option(TensorGroup& group, GroupOption& option, KlProbe* probe) {
-  if (is_stored_as(source_, group, *option.codec)) return;  // copied: no error
-  const InputMoments* moments = moments_ ? &*moments_ : nullptr;
-  const PackedGroup packed =
-      pack_group(source_, group, *option.codec, moments, engine_.pool(), log_);
-  option.error = packed.error;
-  // The smallest codec disturbs the model most, so its divergence is best measured.
-  const GroupOption& first = group.options.front();
-  if (probe != nullptr && &option == &first && option.error > 0) {
-    engine_.override_weights(group.role, group.layer, packed.parts);
-    option.predicted_kl = probe->divergence(engine_);
-    engine_.restore_weights();
-    group.kl_per_error = option.predicted_kl / option.error;
-  }
-  if (probe == nullptr) {
-    // Each group's relative error counts by its share of the weights.
-    option.predicted_kl = option.error * static_cast<double>(group.weights) /
-                          static_cast<double>(source_.num_parameters());
-  } else if (first.error > 0) {
-    option.predicted_kl = first.predicted_kl * (option.error / first.error);
-  }
-}
-
-void Compressor::measure_group(TensorGroup& group, KlProbe* probe) {
-  for (GroupOption& option : group.options) {
-    log_.check_interrupt();
-    with_context(group.name(), [&] { measure_option(group, option, probe); });
-  }
-}
-
 model::ExportOptions Compressor::export_options() const {
   model::ExportOptions result;
   result.codec = [this](model::Role role, LayerId layer) -> const quant::Codec& {
     const TensorGroup& group = group_of(role, layer);
     return *group.options[group.chosen].codec;
   };
-  if (moments_) {
-    result.importance = [this](model::Role role, LayerId layer, ExpertId expert) {
-      importance_ = moments_->importance(role, layer, expert);
-      return std::span<const float>(importance_);
+  if (packer_ != nullptr) {
+    result.rows = [this](model::Role role, LayerId layer, ExpertId expert, std::size_t first,
+                         std::span<std::byte> out) {
+      const TensorGroup& group = group_of(role, layer);
+      packer_->pack_rows({&group, group.options[group.chosen].codec}, expert, first, out);
     };
   }
   std::map<const quant::Codec*, std::uint64_t> weights;
@@ -248,43 +216,141 @@ void Compressor::choose() {
   for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = (*picks)[g];
 }
 
-CompressResult Compressor::run(const std::filesystem::path& out,
-                               const metrics::WindowSet* windows) {
-  list_options();
-  require_budget();
-  // An output that cannot be written is better known now than after hours.
-  { const os::AtomicFile trial(out); }
-  warn_of_quantised_source();
-  CompressResult result;
-  std::optional<SplitText> text;
-  std::optional<KlProbe> probe;
-  if (windows != nullptr) {
-    text = split_text(*windows, options_.probe_tokens, source_.spec().vocab_size);
-    moments_ = collect_moments(engine_, text->calibration, log_);
-    probe.emplace(engine_, text->probe.windows, log_);
-    result.calibration_tokens = text->calibration.scored_tokens();
-    result.probe_tokens = probe->tokens();
+/// What the pieces in <OUT>.partial/ depend on. The budget is not among it: another one may use
+/// them.
+Json Compressor::run_record() const {
+  Json run = options_.run.is_object() ? options_.run : Json::object();
+  run["model"] = fmt::format("{:016x}", model::fingerprint(source_.file()));
+  run["isa"] = std::string(runner_.isa());
+  run["hessians"] = std::string(to_string(options_.hessians));
+  run["probe_tokens"] = options_.probe_tokens;
+  run["text"] = "";
+  if (text_) {
+    run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
+    run["probe"] = fmt::format("{:016x}", text_fingerprint(text_->probe));
   }
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    measure_group(groups_[g], probe ? &*probe : nullptr);
-    log_.progress("measuring", g + 1, groups_.size(), "tensor groups");
-  }
-  choose();
-  export_model(source_, out, export_options(), engine_.pool(), log_);
+  if (!options_.sequential) return run;
+  run["sequential_budget"] = budget();  // what comes before a group decides its bytes
+  return run;
+}
 
+std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
+  const PackerContext context{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
+                              log_};
+  if (uses_hessians()) {
+    HessianPackerOptions options;
+    options.quantizer = options_.quantizer;
+    options.hessians.scope = options_.hessians;
+    options.hessians.memory = memory_.hessians;
+    options.sequential = options_.sequential;
+    options.states_on_disk = memory_.states_on_disk;
+    options.batch_tokens = memory_.batch_tokens;
+    return make_hessian_packer(context, *text_, options);
+  }
+  if (options_.moments == nullptr && text_) {
+    const auto folder =
+        memory_.states_on_disk ? partial.folder() / "states-calibration" : std::filesystem::path();
+    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, memory_.batch_tokens,
+                                 folder, log_);
+  }
+  return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments);
+}
+
+void Compressor::measure_noise(PartialOutput& partial) {
+  const auto path = partial.folder() / kNoiseFile;
+  if (std::filesystem::exists(path)) {
+    const Json json = parse_json(os::read_text_file(path, kLongestNoise), path.string());
+    for (TensorGroup& group : groups_) {
+      for (NoisePoint& point : group.noise) {
+        point.kl = json.at(group.name()).at(std::string(point.codec->name)).get<double>();
+      }
+    }
+    return;
+  }
+  const WindowBatches probe(text_->probe.windows, memory_.batch_tokens);
+  compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
+                          {memory_.sweep_states, partial.folder()}, log_);
+  Json json = Json::object();
+  for (const TensorGroup& group : groups_) {
+    for (const NoisePoint& point : group.noise) {
+      json[group.name()][std::string(point.codec->name)] = point.kl;
+    }
+  }
+  os::write_text_file(path, dump_json(json) + "\n");
+  partial.keep();
+}
+
+void Compressor::predict() {
+  if (text_) {
+    predict_damage(groups_);
+    return;
+  }
+  // Each group's relative error counts by its share of the weights.
+  for (TensorGroup& group : groups_) {
+    for (GroupOption& option : group.options) {
+      option.predicted_kl = option.error * static_cast<double>(group.weights) /
+                            static_cast<double>(source_.num_parameters());
+    }
+  }
+}
+
+void Compressor::quantise() {
+  std::vector<PackOrder> orders;
+  for (const TensorGroup& group : groups_) {
+    orders.push_back({&group, group.options[group.chosen].codec});
+  }
+  packer_->prepare(orders);
+  export_model(source_, out_, export_options(), runner_.pool(), log_);
+}
+
+CompressResult Compressor::result() const {
+  CompressResult result;
   result.groups = groups_;
   result.num_parameters = source_.num_parameters();
   result.file_bytes = model::planned_file_size(source_, export_options());
   result.tensor_bytes = planned_bytes(plan_export(source_, export_options()));
+  result.predicts_kl = text_.has_value();
+  if (text_) {
+    result.calibration_tokens =
+        text_->calibration.scored_tokens() + text_->held_out.scored_tokens();
+    result.probe_tokens = text_->probe.scored_tokens();
+  }
   for (const TensorGroup& group : groups_) {
     result.predicted_kl += group.options[group.chosen].predicted_kl;
   }
-  if (text) {
-    probe.reset();
-    engine::Engine compressed(model::Checkpoint::open(out), options_.engine, log_);
-    result.measured = metrics::evaluate(compressed, &engine_, text->probe, log_);
-  }
   return result;
+}
+
+/// Both models at once: only where there is room for them.
+void Compressor::measure_output(CompressResult& result) const {
+  if (!text_ || options_.max_memory) return;
+  engine::Engine original(source_, options_.engine, log_);
+  engine::Engine compressed(model::Checkpoint::open(out_), options_.engine, log_);
+  result.measured = metrics::evaluate(compressed, &original, text_->probe, log_);
+}
+
+CompressResult Compressor::run() {
+  list_options();
+  require_budget();
+  // An output that cannot be written is better known now than after hours.
+  { const os::AtomicFile trial(out_); }
+  warn_of_quantised_source();
+  if (options_.max_memory) {
+    memory_ = plan_memory(source_, groups_, text_ ? &*text_ : nullptr, *options_.max_memory);
+  }
+  using Start = PartialOutput::Start;
+  PartialOutput partial(out_, run_record(), options_.restart ? Start::kRestart : Start::kResume);
+  packer_ = make_packer(partial);
+  packer_->measure(groups_);
+  if (text_) measure_noise(partial);
+  predict();
+  choose();
+  quantise();
+  CompressResult finished = result();
+  packer_.reset();
+  partial.remove();
+  measure_output(finished);
+  return finished;
 }
 
 Json to_json(const TensorGroup& group, bool with_text) {
@@ -312,7 +378,7 @@ CompressResult compress_model(const model::Checkpoint& source, const std::filesy
                               const metrics::WindowSet* windows, const CompressOptions& options,
                               Log& log) {
   WINNOW_CHECK(options.file_budget.has_value() != options.bits_per_weight.has_value());
-  return Compressor(source, options, log).run(out, windows);
+  return Compressor(source, out, windows, options, log).run();
 }
 
 Json to_json(const CompressResult& result) {
@@ -324,13 +390,13 @@ Json to_json(const CompressResult& result) {
                             static_cast<double>(result.num_parameters);
   json["calibration_tokens"] = result.calibration_tokens;
   json["probe_tokens"] = result.probe_tokens;
+  if (result.predicts_kl) json["predicted_kl"] = result.predicted_kl;
   if (result.measured) {
-    json["predicted_kl"] = result.predicted_kl;
     json["measured"] = metrics::to_json(*result.measured);
   }
   Json groups = Json::array();
   for (const TensorGroup& group : result.groups) {
-    groups.push_back(to_json(group, result.measured.has_value()));
+    groups.push_back(to_json(group, result.predicts_kl));
   }
   json["groups"] = groups;
   return json;

@@ -12,6 +12,9 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "compress/hessian_quantizer.h"
+#include "compress/layer_hessians.h"
+#include "compress/moments.h"
 #include "compress/tensor_group.h"
 #include "engine/engine.h"
 #include "formats/metadata.h"
@@ -27,10 +30,26 @@ struct CompressOptions {
   /// All tensor bytes x 8 / all parameters, embeddings included:
   std::optional<double> bits_per_weight;
   engine::EngineOptions engine;
-  /// Held-out tokens on which divergence is measured; bounded by a quarter of the text.
+  /// How matrices are quantised where there is text.
+  HessianScope hessians = HessianScope::kExpert;
+  HessianQuantizerOptions quantizer;
+  /// Hessians of the inputs that the quantised layers before give, not the original ones.
+  bool sequential = false;
+  /// Moments that were collected before (borrowed; may be null): with them and no text, matrices
+  /// are quantised by their diagonal.
+  const InputMoments* moments = nullptr;
+  /// Text for measuring divergence (borrowed); null: a part of the calibration text.
+  const metrics::WindowSet* probe = nullptr;
+  /// Tokens on which divergence is measured, but at most a quarter of the calibration text.
   std::uint64_t probe_tokens = 4096;
+  /// Of the whole process; nothing: no limit.
+  std::optional<Bytes> max_memory;
+  bool restart = false;  ///< forget an unfinished run
   /// Provenance for the output's metadata.
   std::vector<std::pair<std::string, formats::Value>> metadata;
+  /// What decides the bytes besides this structure, for recognising an unfinished run: program
+  /// version, method.
+  Json run;
 };
 
 struct CompressResult {
@@ -40,21 +59,23 @@ struct CompressResult {
   Bytes tensor_bytes;
   std::uint64_t calibration_tokens = 0;
   std::uint64_t probe_tokens = 0;
-  double predicted_kl = 0;  ///< sum over groups; in nats per token only with text
+  bool predicts_kl = false;  ///< whether there was text to measure divergence on
+  double predicted_kl = 0;   ///< sum over groups; in nats per token only with such text
   /// The written file against the original on the held-out text; only with text.
   std::optional<metrics::Evaluation> measured;
 };
 
-/// Writes `out` (GGUF). `windows` may be null: then the weights alone decide.
-/// Per tensor group (role and layer), each codec's error is measured with the second moments of
-/// the inputs; a group's error is turned into nats by running the model with that group alone in
-/// its smallest codec; an exact knapsack picks one codec per group.
-/// A matrix is never given more bits than it is stored with; stored as it is, it is copied. Held
-/// out is every n-th window; a single window serves for both.
-/// Throws Error{kBudget} with the smallest possible size when the budget cannot be met, and
-/// Error{kSystem} when `out` cannot be created, both before measuring; else what reading, running
-/// and writing throw. Nothing appears under `out` before the file is whole. Deterministic; the
-/// thread count changes nothing.
+/// Writes `out` (GGUF). `windows` is the calibration text; without it `options.moments` decide
+/// which inputs matter, without those the weights alone. Layer by layer: a model may be larger than
+/// memory. Per tensor group (role and layer), each codec's error is measured on what its matrices
+/// read, and turned into nats by running the model with that group alone rounded; an exact knapsack
+/// picks one codec per group, and the groups are quantised in it. A matrix is never given more bits
+/// than it is stored with; stored as it is, it is copied. Finished work is kept in <OUT>.partial/,
+/// where a run that was broken off goes on: the bytes are those of an undisturbed run. Throws
+/// Error{kBudget} with the smallest possible size when the budget (or the limit of memory) cannot
+/// be met, and Error{kSystem} when `out` cannot be created, both before measuring; Error{kUsage}
+/// when the unfinished run is another one; else what reading, running and writing throw. Nothing
+/// appears under `out` before the file is whole. Deterministic; the thread count changes nothing.
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,
                               const metrics::WindowSet* windows, const CompressOptions& options,
                               Log& log);

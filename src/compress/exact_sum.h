@@ -6,12 +6,12 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 namespace winnow::compress {
 
 /// x rounded to 42 significant bits, ties to even (Veltkamp's splitting): 2.3e-13 of x at most.
-/// Terms of so few bits add up in two f64 without any rounding, as long as the largest sum is less
-/// than 2^64 of the last place of the smallest term.
+/// Two f64 hold any sum of terms of so few bits, as long as it stays below 2^63 times the smallest.
 inline double to_42_bits(double x) {
   const double c = x * 2049.0;  // 2^11 + 1: 53 - 11 bits are left
   return c - (c - x);
@@ -28,12 +28,19 @@ inline TwoSum two_sum(double a, double b) {
   return {sum, (a - (sum - b_in_sum)) + (b - b_in_sum)};
 }
 
-/// total + residual is the exact sum, total its rounding to f64; x is added to it.
-inline void add_exactly(double& total, double& residual, double x) {
+/// total + residual is the sum, total its rounding to f64; x is added to it. Returns what the two
+/// did not hold: 0 but where magnitudes are very far apart.
+[[nodiscard]] inline double add_exactly(double& total, double& residual, double x) {
   const TwoSum first = two_sum(total, x);
-  const TwoSum last = two_sum(first.sum, residual + first.error);
+  const TwoSum second = two_sum(residual, first.error);
+  const TwoSum last = two_sum(first.sum, second.sum);
   total = last.sum;
   residual = last.error;
+  return second.error;
 }
+
+/// The exact sum of any finite terms as f64 parts: the first is the sum rounded, each next one what
+/// the parts before it leave, rounded; none is zero. So the parts depend on the sum alone.
+std::vector<double> exact_parts(std::span<const double> terms);
 
 }  // namespace winnow::compress

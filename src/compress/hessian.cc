@@ -89,6 +89,13 @@ Hessian Hessian::of_divided_inputs(std::span<const float> scales) const {
   return result;
 }
 
+Hessian Hessian::identity(std::size_t size) {
+  Hessian result(size);
+  for (std::size_t i = 0; i < size; ++i) result.values_[packed(i, i)] = 1.0;
+  result.tokens_ = result.weight_ = 1.0;
+  return result;
+}
+
 Hessian Hessian::of_reordered_inputs(std::span<const std::uint32_t> order) const {
   WINNOW_CHECK(order.size() == size_);
   Hessian result = *this;

@@ -21,6 +21,9 @@ class Hessian {
   /// All sums zero. size: in_features of the matrices that read this input.
   explicit Hessian(std::size_t size) : size_(size), values_(size * (size + 1) / 2) {}
 
+  /// Every column the same and on its own: for rows that are looked up, not multiplied.
+  static Hessian identity(std::size_t size);
+
   /// Adds w_t x_t x_t^T for every row of x [tokens, size]; weights [tokens], non-negative, or empty
   /// for all ones. Products in f32 within stretches of 64 tokens, which are summed in f64 in
   /// order: the thread count changes nothing, other cuts of the text agree to about 1e-6.

@@ -25,24 +25,32 @@ void HessianCollector::on_expert_input(engine::Site site, LayerId layer, ExpertI
   if (!wanted_(site, layer, expert)) return;
   std::vector<float> squares(weights.begin(), weights.end());
   for (float& w : squares) w *= w;
-  sums_of({site, index(layer), index(expert)}, x.cols).add(x, squares, pool_);
+  const std::uint32_t part = experts_ == Experts::kEach ? index(expert) : 0;
+  sums_of({site, index(layer), part}, x.cols).add(x, squares, pool_);
+}
+
+const Hessian* HessianCollector::find(engine::Site site, LayerId layer, ExpertId expert) const {
+  const auto found = sums_.find({site, index(layer), index(expert)});
+  return found == sums_.end() ? nullptr : &found->second;
 }
 
 const Hessian* HessianCollector::find(model::Role role, LayerId layer, ExpertId expert) const {
   const model::RoleTraits& traits = model::traits(role);
-  const auto found = sums_.find(
-      {site_of(role), traits.per_layer ? index(layer) : 0, traits.per_expert ? index(expert) : 0});
-  return found == sums_.end() ? nullptr : &found->second;
+  return find(site_of(role), traits.per_layer ? layer : LayerId{},
+              traits.per_expert ? expert : ExpertId{});
+}
+
+Hessian HessianCollector::layer_sum(engine::Site site, LayerId layer, std::size_t size) const {
+  Hessian total(size);
+  for (const auto& [key, sums] : sums_) {  // ordered by expert within a site and layer
+    const auto& [key_site, key_layer, expert] = key;
+    if (key_site == site && key_layer == index(layer)) total.add(sums);
+  }
+  return total;
 }
 
 Hessian HessianCollector::layer_sum(model::Role role, LayerId layer, std::size_t size) const {
-  Hessian total(size);
-  const std::uint32_t wanted_layer = model::traits(role).per_layer ? index(layer) : 0;
-  for (const auto& [key, sums] : sums_) {  // ordered by expert within a site and layer
-    const auto& [site, key_layer, expert] = key;
-    if (site == site_of(role) && key_layer == wanted_layer) total.add(sums);
-  }
-  return total;
+  return layer_sum(site_of(role), model::traits(role).per_layer ? layer : LayerId{}, size);
 }
 
 }  // namespace winnow::compress

@@ -20,12 +20,15 @@ namespace winnow::compress {
 /// error of the expert's weights costs that at the layer's output.
 class HessianCollector final : public engine::Observer {
  public:
+  /// Whether each expert of a layer has sums of its own, or all together (as expert 0).
+  enum class Experts { kEach, kTogether };
   /// Chooses what is collected, so that a caller can go through a model in parts.
   using Wanted = std::function<bool(engine::Site, LayerId, ExpertId)>;
 
   /// `pool` computes the sums; it must be idle while the engine calls the observer, as the
   /// engine's own is.
-  HessianCollector(os::ThreadPool& pool, Wanted wanted) : pool_(pool), wanted_(std::move(wanted)) {}
+  HessianCollector(os::ThreadPool& pool, Wanted wanted, Experts experts = Experts::kEach)
+      : pool_(pool), wanted_(std::move(wanted)), experts_(experts) {}
 
   void on_input(engine::Site site, LayerId layer, tensor::MatrixView<const float> x) override;
   void on_expert_input(engine::Site site, LayerId layer, ExpertId expert,
@@ -34,8 +37,10 @@ class HessianCollector final : public engine::Observer {
   /// The input's sums; null when it was not collected or saw no token. `expert` is ignored for
   /// roles that are no expert's.
   const Hessian* find(model::Role role, LayerId layer, ExpertId expert = {}) const;
+  const Hessian* find(engine::Site site, LayerId layer, ExpertId expert) const;
   /// Sum over the experts of the layer, in order of their index; size: in_features.
   Hessian layer_sum(model::Role role, LayerId layer, std::size_t size) const;
+  Hessian layer_sum(engine::Site site, LayerId layer, std::size_t size) const;
 
  private:
   using Key = std::tuple<engine::Site, std::uint32_t, std::uint32_t>;
@@ -43,6 +48,7 @@ class HessianCollector final : public engine::Observer {
 
   os::ThreadPool& pool_;
   Wanted wanted_;
+  Experts experts_;
   std::map<Key, Hessian> sums_;
 };
 

@@ -13,45 +13,23 @@
 namespace winnow::compress {
 namespace {
 
-/// A Hessian as the losses are measured with it.
-class LossMeter {
- public:
-  LossMeter(const Hessian& hessian, ConstMatrix weights, os::ThreadPool& pool)
-      : weights_(weights), pool_(pool), h_(hessian.size(), hessian.size()) {
-    const tensor::Matrix<double> dense = hessian.dense();
-    std::copy(dense.flat().begin(), dense.flat().end(), h_.flat().begin());
-    if (hessian.tokens() > 0) per_token_ = 1.0 / hessian.tokens();
-  }
-  double operator()(const RowDecoder& decode_row) const {
-    return per_token_ * quadratic_loss(weights_, h_.view(), decode_row, pool_);
-  }
-
- private:
-  ConstMatrix weights_;
-  os::ThreadPool& pool_;
-  tensor::Matrix<float> h_;
-  double per_token_ = 1.0;
-};
-
 class MatrixQuantizer {
  public:
-  MatrixQuantizer(ConstMatrix weights, const quant::Codec& codec, const Hessian& hessian,
-                  const Hessian* held_out, const HessianQuantizerOptions& options,
-                  os::ThreadPool& pool, std::span<std::byte> out)
+  MatrixQuantizer(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian,
+                  const HessianQuantizerOptions& options, os::ThreadPool& pool,
+                  std::span<std::byte> out)
       : weights_(weights),
         codec_(codec),
         hessian_(hessian),
         options_(options),
         pool_(pool),
         out_(out),
-        row_bytes_(weights.cols / codec.block_size * codec.block_bytes),
-        loss_(hessian, weights, pool) {
-    if (held_out != nullptr) held_out_loss_.emplace(*held_out, weights, pool);
-  }
+        row_bytes_(weights.cols / codec.block_size * codec.block_bytes) {}
 
   QuantizerReport run() {
-    if (codec_.grid == nullptr || options_.guard) encode();
-    if (codec_.grid == nullptr) return report_;
+    const bool encoder_only = codec_.grid == nullptr || codec_.grid->codebook != nullptr;
+    if (encoder_only || options_.guard) encode();
+    if (encoder_only) return report_;
     for (const double damping : options_.dampings) quantize(damping);
     return report_;
   }
@@ -59,7 +37,7 @@ class MatrixQuantizer {
  private:
   /// The codec's own encoder.
   void encode() {
-    const std::vector<float> importance = importance_of(hessian_);
+    const std::vector<float> importance = importance_of(hessian_.calibration());
     pool_.run(weights_.rows, [&](std::size_t row, unsigned) {
       codec_.encode(weights_.row(row).data(), blocks(), importance.data(), bytes_of(row));
     });
@@ -73,7 +51,8 @@ class MatrixQuantizer {
   }
 
   void quantize(double damping) {
-    const DampedHessian damped = damp(hessian_, damping, codec_.block_size, options_.column_order);
+    const DampedHessian& damped =
+        hessian_.damped(damping, codec_.block_size, options_.column_order);
     const std::vector<float> importance = scale_weights(damped);
     CodedMatrix coded(codec_, weights_.rows, weights_.cols);
     if (options_.feedback) {
@@ -89,7 +68,7 @@ class MatrixQuantizer {
     };
     QuantizerCandidate candidate;
     candidate.damping = damping;
-    candidate.rounded_loss = loss_(decode_row);
+    candidate.rounded_loss = loss(decode_row);
     if (options_.descent) descend(weights_, damped.h.view(), *options_.descent, coded, pool_);
     measure(decode_row, candidate);
     report_.candidates.push_back(candidate);
@@ -105,7 +84,7 @@ class MatrixQuantizer {
       case ScaleWeights::kEqual:
         return std::vector<float>(weights_.cols, 1.0F);
       case ScaleWeights::kDiagonal:
-        return importance_of(hessian_);
+        return importance_of(hessian_.calibration());
       case ScaleWeights::kConditional:
         break;
     }
@@ -113,8 +92,19 @@ class MatrixQuantizer {
   }
 
   void measure(const RowDecoder& decode_row, QuantizerCandidate& candidate) const {
-    candidate.loss = loss_(decode_row);
-    candidate.held_out_loss = held_out_loss_ ? (*held_out_loss_)(decode_row) : candidate.loss;
+    candidate.loss = loss(decode_row);
+    candidate.held_out_loss =
+        hessian_.has_held_out()
+            ? loss_under(hessian_.dense_judge(), hessian_.judge().tokens(), decode_row)
+            : candidate.loss;
+  }
+
+  double loss(const RowDecoder& decode_row) const {
+    return loss_under(hessian_.dense_calibration(), hessian_.calibration().tokens(), decode_row);
+  }
+  /// Per token.
+  double loss_under(ConstMatrix h, double tokens, const RowDecoder& decode_row) const {
+    return quadratic_loss(weights_, h, decode_row, pool_) / (tokens > 0 ? tokens : 1.0);
   }
 
   std::size_t blocks() const { return weights_.cols / codec_.block_size; }
@@ -122,13 +112,11 @@ class MatrixQuantizer {
 
   ConstMatrix weights_;
   const quant::Codec& codec_;
-  const Hessian& hessian_;
+  PreparedHessian& hessian_;
   const HessianQuantizerOptions& options_;
   os::ThreadPool& pool_;
   std::span<std::byte> out_;
   std::size_t row_bytes_;
-  LossMeter loss_;
-  std::optional<LossMeter> held_out_loss_;
   QuantizerReport report_;
 };
 
@@ -146,16 +134,23 @@ void require_finite(ConstMatrix weights) {
 }  // namespace
 
 QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
-                                const Hessian& hessian, const Hessian* held_out,
-                                const HessianQuantizerOptions& options, os::ThreadPool& pool,
-                                std::span<std::byte> out) {
+                                PreparedHessian& hessian, const HessianQuantizerOptions& options,
+                                os::ThreadPool& pool, std::span<std::byte> out) {
   WINNOW_CHECK(weights.rows > 0 && weights.cols % codec.block_size == 0);
-  WINNOW_CHECK(hessian.size() == weights.cols);
-  WINNOW_CHECK(held_out == nullptr || held_out->size() == weights.cols);
+  WINNOW_CHECK(hessian.size() == weights.cols && hessian.judge().size() == weights.cols);
   WINNOW_CHECK(out.size() == weights.rows * (weights.cols / codec.block_size) * codec.block_bytes);
   WINNOW_CHECK(options.guard || !options.dampings.empty());
   require_finite(weights);
-  return MatrixQuantizer(weights, codec, hessian, held_out, options, pool, out).run();
+  return MatrixQuantizer(weights, codec, hessian, options, pool, out).run();
+}
+
+QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
+                                const Hessian& hessian, const Hessian* held_out,
+                                const HessianQuantizerOptions& options, os::ThreadPool& pool,
+                                std::span<std::byte> out) {
+  PreparedHessian prepared(hessian,
+                           held_out == nullptr ? std::nullopt : std::optional<Hessian>(*held_out));
+  return quantize_matrix(weights, codec, prepared, options, pool, out);
 }
 
 std::vector<float> importance_of(const Hessian& hessian) {

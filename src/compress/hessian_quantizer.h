@@ -14,6 +14,7 @@
 #include "compress/damped_hessian.h"
 #include "compress/descent.h"
 #include "compress/hessian.h"
+#include "compress/prepared_hessian.h"
 #include "compress/range_search.h"
 #include "os/thread_pool.h"
 #include "quant/codec.h"
@@ -58,12 +59,16 @@ struct QuantizerReport {
   const QuantizerCandidate& chosen() const { return candidates[winner]; }
 };
 
-/// weights: [rows, n] finite f32, n a multiple of the codec's block; hessian: [n, n], already
-/// drawn towards its layer where tokens were few; held_out: null, or the Hessian of other text;
+/// weights: [rows, n] finite f32, n a multiple of the codec's block; hessian: [n, n];
 /// out: rows * n / block_size * block_bytes bytes, overwritten. Float codecs are encoded as they
 /// are. Rows are worked on in parallel; the result does not depend on the number of threads.
 /// Memory: 8 n^2 to 24 n^2 bytes at a time and about 2 bytes per weight. Throws Error{kBadData}
 /// when a weight is not finite.
+QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
+                                PreparedHessian& hessian, const HessianQuantizerOptions& options,
+                                os::ThreadPool& pool, std::span<std::byte> out);
+
+/// The same for a Hessian that no other matrix needs; held_out may be null.
 QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
                                 const Hessian& hessian, const Hessian* held_out,
                                 const HessianQuantizerOptions& options, os::ThreadPool& pool,

@@ -33,12 +33,20 @@ void HiddenStates::open(std::size_t number) {
 }
 
 void HiddenStates::read(std::size_t batch, tensor::MatrixView<float> out) const {
-  WINNOW_CHECK(out.rows == rows_[batch] && out.cols == cols_ && out.row_stride == cols_);
+  WINNOW_CHECK(out.rows == rows_[batch]);
+  read_rows(batch, 0, out);
+}
+
+void HiddenStates::read_rows(std::size_t batch, std::size_t first,
+                             tensor::MatrixView<float> out) const {
+  WINNOW_CHECK(first + out.rows <= rows_[batch] && out.cols == cols_ && out.row_stride == cols_);
   const std::span<float> values(out.data, out.rows * out.cols);
   if (on_disk()) {
-    input_->read_at(offsets_[batch] * cols_ * sizeof(float), std::as_writable_bytes(values));
+    const std::uint64_t row = offsets_[batch] + first;
+    input_->read_at(row * cols_ * sizeof(float), std::as_writable_bytes(values));
   } else {
-    std::copy(memory_[batch].begin(), memory_[batch].end(), values.begin());
+    const auto begin = memory_[batch].begin() + static_cast<std::ptrdiff_t>(first * cols_);
+    std::copy_n(begin, values.size(), values.begin());
   }
 }
 
@@ -65,7 +73,8 @@ void HiddenStates::commit() {
 void HiddenStates::drop(std::size_t number) {
   if (!on_disk()) return;
   input_.reset();
-  std::filesystem::remove(folder_ / file_name(number));
+  std::error_code ignored;  // what stays goes with the folder
+  std::filesystem::remove(folder_ / file_name(number), ignored);
 }
 
 }  // namespace winnow::compress

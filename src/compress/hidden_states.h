@@ -27,6 +27,8 @@ class HiddenStates {
   /// Begins to read these states; they must have been written.
   void open(std::size_t number);
   void read(std::size_t batch, tensor::MatrixView<float> out) const;
+  /// Rows of a batch from `first` on, as many as `out` has.
+  void read_rows(std::size_t batch, std::size_t first, tensor::MatrixView<float> out) const;
   /// Begins to write these states.
   void create(std::size_t number);
   /// Batches come in order. In memory they replace what was read.

@@ -20,6 +20,7 @@ class LayerCollectors final : public engine::Observer {
                   os::ThreadPool& pool);
 
   void begin_batch(std::span<const std::uint32_t> window_numbers);
+  bool wants_expert_inputs() const override { return false; }
   void on_input(engine::Site site, LayerId layer, tensor::MatrixView<const float> x) override;
   void on_routing(LayerId layer, tensor::MatrixView<const float> logits,
                   const engine::RoutingView& routing) override;

@@ -22,6 +22,8 @@ namespace {
 constexpr std::size_t kBatchTokens = 4096;
 // Logit rows held at a time.
 constexpr std::size_t kLogitRows = 64;
+// The teacher is written whenever it has grown to so many bytes.
+constexpr std::uint64_t kTeacherBytes = std::uint64_t{4} << 20;
 // What the process itself, allocator and thread stacks included, may grow by.
 constexpr std::uint64_t kSlack = std::uint64_t{8} << 20;
 
@@ -65,12 +67,12 @@ class Profiler {
 
  private:
   struct Needs {
-    std::uint64_t fixed = 0;
+    std::uint64_t fixed = 0;  // before the profile, of a layer, of its sums
     std::uint64_t batch = 0;
     std::uint64_t states = 0;
   };
   void plan_memory();
-  Needs needs_of(const ProfilePlan& plan, std::uint64_t sums) const;
+  Needs needs_of(const ProfilePlan& plan, std::uint64_t fixed) const;
   Json run_record() const;
   std::uint32_t finished_layers(const PartialOutput& partial) const;
   void restore_states(std::uint32_t layer);
@@ -79,6 +81,7 @@ class Profiler {
   void run_batch(std::size_t batch, LayerCollectors* collectors);
   void run_output(PartialOutput& partial);
   void add_logits(std::size_t batch, Teacher& teacher);
+  void write_teacher(const PartialOutput& partial, std::size_t domain, Teacher& teacher);
   void finish(PartialOutput& partial);
   void keep_states(const PartialOutput& partial) const;
   void advance(std::size_t tokens) {
@@ -102,14 +105,13 @@ class Profiler {
   bool states_on_disk_ = false;
   std::optional<HiddenStates> states_;
   tensor::Matrix<float> input_, hidden_;
+  std::vector<std::filesystem::path> teacher_parts_;
   std::uint64_t done_ = 0;
 };
 
-Profiler::Needs Profiler::needs_of(const ProfilePlan& plan, std::uint64_t sums) const {
+Profiler::Needs Profiler::needs_of(const ProfilePlan& plan, std::uint64_t fixed) const {
   Needs needs;
-  needs.fixed = os::peak_resident_bytes() + kSlack + sums +
-                engine::LayerRunner::largest_weights(checkpoint_).value +
-                kLogitRows * std::uint64_t{spec_.vocab_size} * (sizeof(float) + sizeof(double));
+  needs.fixed = fixed;
   needs.batch =
       engine::LayerRunner::activations(spec_, plan.largest, plan.longest).value +
       3 * std::uint64_t{plan.largest} * spec_.hidden_size * sizeof(float) +
@@ -124,13 +126,20 @@ void Profiler::plan_memory() {
   plan_ = plan_profile(text_, kBatchTokens);
   states_on_disk_ = options_.keep_states;
   if (!options_.max_memory) return;
-  const std::uint64_t sums = largest_sums(spec_, runner_.pool()).value;
+  const std::uint64_t before = os::peak_resident_bytes();
+  // Sums and, when they are written, at most all their residuals with the indices.
+  const std::uint64_t sums = largest_sums(spec_, runner_.pool()).value * 5 / 3;
+  const std::uint64_t output =
+      kLogitRows * std::uint64_t{spec_.vocab_size} * (sizeof(float) + sizeof(double)) +
+      2 * kTeacherBytes;
+  const std::uint64_t fixed = before + kSlack + std::max(sums, output) +
+                              engine::LayerRunner::largest_weights(checkpoint_).value;
   const std::uint64_t limit = options_.max_memory->value;
-  Needs needs = needs_of(plan_, sums);
+  Needs needs = needs_of(plan_, fixed);
   for (std::size_t tokens = kBatchTokens / 2;
        needs.fixed + needs.batch > limit && plan_.largest > plan_.longest; tokens /= 2) {
     plan_ = plan_profile(text_, tokens);
-    needs = needs_of(plan_, sums);
+    needs = needs_of(plan_, fixed);
   }
   if (needs.fixed + needs.batch > limit) {
     fail(ErrorCode::kBudget,
@@ -180,8 +189,14 @@ void Profiler::embed() {
 }
 
 /// Makes the input of `layer` ready: from the disk, or by running the layers before once more.
+/// States that are to be kept must be there from the first on; an earlier run may not have kept
+/// them.
 void Profiler::restore_states(std::uint32_t layer) {
-  if (states_->has(layer)) {
+  bool there = true;
+  for (std::uint32_t l = options_.keep_states ? 0 : layer; l <= layer; ++l) {
+    there = there && states_->has(l);
+  }
+  if (there) {
     done_ = plan_.tokens * layer;
     return;
   }
@@ -262,25 +277,37 @@ void Profiler::run_output(PartialOutput& partial) {
     states_->read(b, hidden_.view());
     runner_.normalize_output(hidden_.view(), batch.held_out ? nullptr : &collectors);
     if (batch.held_out) add_logits(b, teacher);
+    if (teacher.memory().value >= kTeacherBytes) write_teacher(partial, batch.domain, teacher);
     advance(batch.tokens());
     if (batch.ends_unit) collectors.sums().close_unit();
     if (!ends_domain(b)) continue;
     write_part(partial.folder() / part_name("output", batch.domain), output_prefix(batch.domain),
                collectors.sums());
-    teacher.write(partial.folder() / part_name("teacher", batch.domain),
-                  teacher_prefix(batch.domain));
     collectors.sums().clear();
-    teacher = {};
+    write_teacher(partial, batch.domain, teacher);
   }
+}
+
+/// Writes a piece of a domain's teacher and forgets it.
+void Profiler::write_teacher(const PartialOutput& partial, std::size_t domain, Teacher& teacher) {
+  teacher_parts_.push_back(partial.folder() / fmt::format("{}.piece-{:05}",
+                                                          part_name("teacher", domain),
+                                                          teacher_parts_.size()));
+  teacher.write(teacher_parts_.back(), teacher_prefix(domain));
+  teacher = {};
 }
 
 void Profiler::keep_states(const PartialOutput& partial) const {
   const std::filesystem::path folder = out_.string() + ".states";
-  std::filesystem::create_directories(folder);
-  for (std::size_t number = 0; number <= spec_.num_hidden_layers; ++number) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  for (std::size_t number = 0; number <= spec_.num_hidden_layers && !error; ++number) {
     const auto name = HiddenStates::file_name(number);
-    if (!partial.has(name.string())) continue;  // an earlier run in memory had no such file
-    std::filesystem::rename(partial.folder() / name, folder / name);
+    std::filesystem::rename(partial.folder() / name, folder / name, error);
+  }
+  if (error) {
+    fail(ErrorCode::kSystem, "{}: cannot keep the states there: {}", folder.string(),
+         error.message());
   }
 }
 
@@ -292,13 +319,12 @@ void Profiler::finish(PartialOutput& partial) {
       parts.push_back(partial.folder() / layer_part(layer, d));
     }
   }
-  for (const char* what : {"output", "teacher"}) {
-    for (std::size_t d = 0; d < domains; ++d) {
-      parts.push_back(partial.folder() / part_name(what, d));
-    }
+  for (std::size_t d = 0; d < domains; ++d) {
+    parts.push_back(partial.folder() / part_name("output", d));
   }
-  join_parts(out_, header_, parts);
+  parts.insert(parts.end(), teacher_parts_.begin(), teacher_parts_.end());
   if (options_.keep_states) keep_states(partial);
+  join_parts(out_, header_, parts);
   partial.remove();
 }
 

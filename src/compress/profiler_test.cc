@@ -74,7 +74,7 @@ class Profiling : public ::testing::Test {
     return file_bytes(path(name));
   }
   std::string merge(const std::vector<std::filesystem::path>& inputs, const std::string& name) {
-    merge_statistics(model_, inputs, path(name), "test", log_);
+    merge_statistics(model_, inputs, path(name), "test", PartialOutput::Start::kResume, log_);
     return file_bytes(path(name));
   }
 

@@ -69,7 +69,8 @@ struct StatisticsArray {
   std::span<const std::byte> bytes;
 };
 
-/// A sum in its stored form: totals and the few residuals that are not zero.
+/// A sum in its stored form: totals and the few residuals that are not zero (an element may have
+/// several).
 struct StoredSum {
   std::vector<double> totals;
   std::vector<std::uint64_t> residual_index;
@@ -82,6 +83,9 @@ void write_statistics(const std::filesystem::path& path, const StatisticsHeader*
 /// Writes what `sums` holds as a part; names begin with `prefix`.
 void write_part(const std::filesystem::path& path, const std::string& prefix, const UnitSums& sums);
 /// Joins parts into a whole file: the arrays of 8-byte elements of all parts, then the others.
+/// Arrays of one name in several parts follow each other along their first dimension. Holds one
+/// part's directory and a buffer in memory. Throws Error{kBadData} where such arrays differ in
+/// form.
 void join_parts(const std::filesystem::path& out, const StatisticsHeader& header,
                 std::span<const std::filesystem::path> parts);
 
@@ -105,6 +109,7 @@ class StatisticsFile {
   std::vector<std::uint64_t> counts(const std::string& array) const;
   std::vector<float> floats(const std::string& array) const;
   std::vector<std::int32_t> integers(const std::string& array) const;
+  /// Refuses elements that are not finite, too.
   StoredSum sum(const std::string& array) const;
   void read(const formats::TensorInfo& array, std::uint64_t offset, std::span<std::byte> out) const;
 

@@ -5,8 +5,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "compress/exact_sum.h"
-#include "compress/partial_output.h"
 #include "compress/statistics_file.h"
 #include "formats/names.h"
 
@@ -42,7 +40,7 @@ class Merger {
     }
   }
 
-  void run(const std::filesystem::path& out, Log& log);
+  void run(const std::filesystem::path& out, PartialOutput::Start start, Log& log);
 
  private:
   void add_domain(const StatisticsFile& file, std::size_t number);
@@ -50,7 +48,6 @@ class Merger {
                     const std::string& infix) const;
   void add_array(UnitSums& sums, std::size_t domain, const std::string& name,
                  const formats::TensorInfo& info) const;
-  void write_teacher(const std::filesystem::path& path, std::size_t domain) const;
   static std::string prefix(std::size_t domain, const std::string& infix) {
     return fmt::format("domains.{}.{}", domain, infix);
   }
@@ -108,11 +105,10 @@ void Merger::add_array(UnitSums& sums, std::size_t domain, const std::string& na
                     [&](const auto& file, const auto& array, const StoredSum& sum) {
                       require_elements(file, array, sum.totals.size(), total.totals.size());
                       for (std::size_t i = 0; i < sum.totals.size(); ++i) {
-                        add_exactly(total.totals[i], total.residuals[i], sum.totals[i]);
+                        total.add_to_total(i, sum.totals[i]);
                       }
                       for (std::size_t r = 0; r < sum.residuals.size(); ++r) {
-                        const std::uint64_t i = sum.residual_index[r];
-                        add_exactly(total.totals[i], total.residuals[i], sum.residuals[r]);
+                        total.add_to_total(sum.residual_index[r], sum.residuals[r]);
                       }
                     });
   } else if (info.type_name == "U64") {
@@ -150,64 +146,45 @@ void Merger::write_merged(const std::filesystem::path& path, std::size_t domain,
   write_part(path, prefix(domain, ""), sums);
 }
 
-/// Held-out sequences follow each other.
-void Merger::write_teacher(const std::filesystem::path& path, std::size_t domain) const {
+/// The held-out sequences of one source; those of a domain follow each other.
+void write_teacher(const std::filesystem::path& path, const Source& source, std::size_t domain) {
   std::vector<std::vector<std::byte>> payloads;
   std::vector<StatisticsArray> arrays;
-  for (const char* name :
-       {"window_lengths", "first_scored", "tokens", "top_tokens", "top_log_probs", "rest_mass"}) {
-    StatisticsArray array{teacher_prefix(domain) + name, "", {}, {}};
-    std::vector<std::byte> bytes;
-    for (const Source& source : sources_[domain]) {
-      const auto* info = source.file->find(teacher_prefix(source.domain) + name);
-      if (info == nullptr) continue;
-      const std::vector<std::uint64_t> shape(info->shape.dims().begin(), info->shape.dims().end());
-      if (shape.empty()) fail_data("{}: array {} is a number", source.file->name(), info->name);
-      if (array.shape.empty()) {
-        array.type = info->type_name;
-        array.shape = shape;
-      } else {
-        if (info->type_name != array.type || shape.size() != array.shape.size() ||
-            shape.back() != (shape.size() == 1 ? shape[0] : array.shape.back())) {
-          fail_data("{}: array {} has another form than in the first file", source.file->name(),
-                    formats::quote_name(info->name));
-        }
-        array.shape[0] += shape[0];
-      }
-      const std::size_t at = bytes.size();
-      bytes.resize(at + info->size.value);
-      source.file->read(*info, 0, std::span(bytes).subspan(at));
-    }
-    if (array.shape.empty()) continue;
-    payloads.push_back(std::move(bytes));
-    arrays.push_back(std::move(array));
+  const std::string all = teacher_prefix(source.domain);
+  for (const formats::TensorInfo& info : source.file->arrays()) {
+    if (!info.name.starts_with(all)) continue;
+    const auto dims = info.shape.dims();
+    payloads.emplace_back(info.size.value);
+    source.file->read(info, 0, payloads.back());
+    arrays.push_back({teacher_prefix(domain) + info.name.substr(all.size()),
+                      info.type_name,
+                      {dims.begin(), dims.end()},
+                      {}});
   }
   for (std::size_t i = 0; i < arrays.size(); ++i) arrays[i].bytes = payloads[i];
   write_statistics(path, nullptr, arrays);
 }
 
-void Merger::run(const std::filesystem::path& out, Log& log) {
+void Merger::run(const std::filesystem::path& out, PartialOutput::Start start, Log& log) {
   { const os::AtomicFile trial(out); }
-  PartialOutput partial(out, Json{{"merge", to_json(header_)}}, PartialOutput::Start::kResume);
+  PartialOutput partial(out, Json{{"merge", to_json(header_)}}, start);
   std::vector<std::filesystem::path> parts;
-  const std::size_t domains = header_.domains.size();
-  const auto add = [&](const std::string& infix) {
-    for (std::size_t d = 0; d < domains; ++d) {
-      log.check_interrupt();
-      parts.push_back(partial.folder() / fmt::format("part-{:05}", parts.size()));
-      if (infix == "teacher.") {
-        write_teacher(parts.back(), d);
-      } else {
-        write_merged(parts.back(), d, infix);
-      }
-    }
+  const auto next_part = [&] {
+    log.check_interrupt();
+    parts.push_back(partial.folder() / fmt::format("part-{:05}", parts.size()));
+    return parts.back();
   };
+  const std::size_t domains = header_.domains.size();
   for (std::uint64_t layer = 0; layer < header_.num_hidden_layers; ++layer) {
-    add(fmt::format("layers.{}.", layer));
+    for (std::size_t d = 0; d < domains; ++d) {
+      write_merged(next_part(), d, fmt::format("layers.{}.", layer));
+    }
     log.progress("merging", layer + 1, header_.num_hidden_layers, "layers");
   }
-  add("output.");
-  add("teacher.");
+  for (std::size_t d = 0; d < domains; ++d) write_merged(next_part(), d, "output.");
+  for (std::size_t d = 0; d < domains; ++d) {
+    for (const Source& source : sources_[d]) write_teacher(next_part(), source, d);
+  }
   join_parts(out, header_, parts);
   partial.remove();
 }
@@ -216,7 +193,8 @@ void Merger::run(const std::filesystem::path& out, Log& log) {
 
 void merge_statistics(const model::Checkpoint& checkpoint,
                       std::span<const std::filesystem::path> inputs,
-                      const std::filesystem::path& out, const std::string& version, Log& log) {
+                      const std::filesystem::path& out, const std::string& version,
+                      PartialOutput::Start start, Log& log) {
   if (inputs.empty()) fail(ErrorCode::kUsage, "--merge: name the statistics files to add up");
   std::vector<StatisticsFile> files;
   for (const auto& input : inputs) {
@@ -224,7 +202,7 @@ void merge_statistics(const model::Checkpoint& checkpoint,
     files.back().require_model(checkpoint);
     require_same(files.front(), files.back());
   }
-  Merger(std::move(files), version).run(out, log);
+  Merger(std::move(files), version).run(out, start, log);
 }
 
 }  // namespace winnow::compress

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opens statistics files, which may come from anywhere.
 #include <charconv>
-#include <cstring>
+#include <cmath>
 #include <numeric>
 
 #include "base/checked.h"
@@ -88,6 +88,11 @@ StatisticsHeader read_header(const std::string& file, const SortedJson& json) {
     header.domains.push_back({domain.text("name"), domain.number("sequences"),
                               domain.number("held_out_sequences"), domain.number("tokens"),
                               domain.hex("text_fingerprint")});
+    const StatisticsDomain& added = header.domains.back();
+    if (added.held_out_sequences > added.sequences) {
+      fail_data("{}: domain {} holds {} of {} sequences out", file, formats::quote_name(added.name),
+                added.held_out_sequences, added.sequences);
+    }
   }
   return header;
 }
@@ -168,8 +173,16 @@ std::vector<std::int32_t> StatisticsFile::integers(const std::string& array) con
 
 StoredSum StatisticsFile::sum(const std::string& array) const {
   StoredSum sum{doubles(array), {}, {}};
+  const auto require_finite = [&](std::span<const double> values) {
+    for (const double value : values) {
+      if (std::isfinite(value)) continue;
+      fail_data("{}: array {} has the element {}", name(), formats::quote_name(array), value);
+    }
+  };
+  require_finite(sum.totals);
   if (find(array + ".residual") == nullptr) return sum;
   sum.residuals = doubles(array + ".residual");
+  require_finite(sum.residuals);
   sum.residual_index = counts(array + ".residual_index");
   if (sum.residuals.size() != sum.residual_index.size()) {
     fail_data("{}: array {} has {} residuals with {} indices", name(), formats::quote_name(array),
@@ -191,8 +204,14 @@ void StatisticsFile::require_model(const model::Checkpoint& checkpoint) const {
             header_->model_fingerprint, checkpoint.file().name(), fingerprint);
 }
 
-/// Every counted token chose top_k experts in every MoE layer.
+/// Every counted token chose top_k experts in every MoE layer. Each layer of each domain has
+/// arrays, so a file of few arrays cannot make this long.
 void StatisticsFile::check_invariants() const {
+  const auto layers = checked_mul(header_->domains.size(), header_->num_hidden_layers);
+  if (!layers || *layers > arrays_.size()) {
+    fail_data("{}: has {} arrays, too few for {} domains and {} layers", name(), arrays_.size(),
+              header_->domains.size(), header_->num_hidden_layers);
+  }
   for (std::size_t d = 0; d < header_->domains.size(); ++d) {
     for (std::uint64_t layer = 0; layer < header_->num_hidden_layers; ++layer) {
       const std::string hits = layer_prefix(d, LayerId{static_cast<std::uint32_t>(layer)}) + "hits";

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <map>
 
 #include "base/error.h"
 #include "compress/statistics_file.h"
+#include "formats/names.h"
 #include "formats/safetensors.h"
 
 namespace winnow::compress {
@@ -51,13 +53,24 @@ StatisticsArray array_of(std::string name, const char* type, std::vector<std::ui
   return {std::move(name), type, std::move(shape), bytes};
 }
 
-/// The residuals that are not zero.
+/// The residuals that are not zero; several of one element follow each other, greatest first.
 StoredSum sparse_residuals(const Quantity& quantity) {
   StoredSum sum;
+  const auto zeros = static_cast<std::size_t>(
+      std::count(quantity.residuals.begin(), quantity.residuals.end(), 0.0));
+  // Without growing, which would for a moment take three times the memory.
+  sum.residual_index.reserve(quantity.residuals.size() - zeros);
+  sum.residuals.reserve(quantity.residuals.size() - zeros);
+  const auto add = [&sum](std::size_t i, double residual) {
+    sum.residual_index.push_back(i);
+    sum.residuals.push_back(residual);
+  };
   for (std::size_t i = 0; i < quantity.residuals.size(); ++i) {
     if (quantity.residuals[i] == 0) continue;
-    sum.residual_index.push_back(i);
-    sum.residuals.push_back(quantity.residuals[i]);
+    add(i, quantity.residuals[i]);
+    const auto rest = quantity.rest.find(i);
+    if (rest == quantity.rest.end()) continue;
+    for (const double part : rest->second) add(i, part);
   }
   return sum;
 }
@@ -107,43 +120,85 @@ void write_part(const std::filesystem::path& path, const std::string& prefix,
   write_statistics(path, nullptr, arrays);
 }
 
+namespace {
+
+/// An array of the whole file and the parts that hold it, in order.
+struct JoinedArray {
+  StatisticsArray array;
+  std::uint64_t size = 0;
+  std::vector<std::size_t> parts;
+};
+
+/// Further elements along the first dimension.
+void extend(JoinedArray& joined, const StatisticsFile& part, const formats::TensorInfo& info) {
+  const auto dims = info.shape.dims();
+  auto& shape = joined.array.shape;
+  const bool fits = info.type_name == joined.array.type && dims.size() == shape.size() &&
+                    !dims.empty() && std::equal(dims.begin() + 1, dims.end(), shape.begin() + 1);
+  if (!fits) {
+    fail_data("{}: array {} has another form than in the first file", part.name(),
+              formats::quote_name(info.name));
+  }
+  shape[0] += dims[0];
+}
+
+/// All arrays of all parts. Payloads have no padding between them: in the order of their elements'
+/// sizes every element is aligned.
+std::vector<JoinedArray> list_arrays(std::span<const std::filesystem::path> parts) {
+  std::vector<JoinedArray> arrays;
+  std::map<std::string, std::size_t> places;
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const StatisticsFile part = StatisticsFile::open_part(parts[p]);
+    for (const formats::TensorInfo& info : part.arrays()) {
+      const auto [place, is_new] = places.emplace(info.name, arrays.size());
+      if (is_new) {
+        const auto dims = info.shape.dims();
+        arrays.push_back({{info.name, info.type_name, {dims.begin(), dims.end()}, {}}, 0, {}});
+      } else {
+        extend(arrays[place->second], part, info);
+      }
+      arrays[place->second].size += info.size.value;
+      arrays[place->second].parts.push_back(p);
+    }
+  }
+  std::stable_partition(arrays.begin(), arrays.end(), [](const JoinedArray& joined) {
+    return element_bytes(joined.array.type) == 8;
+  });
+  return arrays;
+}
+
+void copy_array(const StatisticsFile& part, const std::string& name, std::span<std::byte> buffer,
+                os::AtomicFile& out) {
+  const formats::TensorInfo& info = *part.find(name);
+  for (std::uint64_t at = 0; at < info.size.value; at += buffer.size()) {
+    const auto piece = buffer.first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), info.size.value - at)));
+    part.read(info, at, piece);
+    out.append(piece);
+  }
+}
+
+}  // namespace
+
 void join_parts(const std::filesystem::path& out, const StatisticsHeader& header,
                 std::span<const std::filesystem::path> parts) {
+  const std::vector<JoinedArray> joined = list_arrays(parts);
   std::vector<StatisticsArray> arrays;
   std::vector<std::uint64_t> sizes;
-  struct Source {
-    std::size_t part;
-    std::size_t array;
-  };
-  std::vector<Source> sources;
-  // Payloads have no padding between them; in this order every element is aligned to its size.
-  for (const std::uint64_t width : {8, 4}) {
-    for (std::size_t p = 0; p < parts.size(); ++p) {
-      const StatisticsFile part = StatisticsFile::open_part(parts[p]);
-      for (std::size_t a = 0; a < part.arrays().size(); ++a) {
-        const formats::TensorInfo& info = part.arrays()[a];
-        if (element_bytes(info.type_name) != width) continue;
-        const auto dims = info.shape.dims();
-        arrays.push_back({info.name, info.type_name, {dims.begin(), dims.end()}, {}});
-        sizes.push_back(info.size.value);
-        sources.push_back({p, a});
-      }
-    }
+  for (const JoinedArray& array : joined) {
+    arrays.push_back(array.array);
+    sizes.push_back(array.size);
   }
   os::AtomicFile file(out);
   file.append(container_header(&header, arrays, sizes));
   std::vector<std::byte> buffer(kCopyBytes);
   std::optional<StatisticsFile> part;
   std::size_t opened = parts.size();
-  for (const Source& source : sources) {
-    if (source.part != opened) part.emplace(StatisticsFile::open_part(parts[source.part]));
-    opened = source.part;
-    const formats::TensorInfo& info = part->arrays()[source.array];
-    for (std::uint64_t at = 0; at < info.size.value; at += kCopyBytes) {
-      const auto piece = std::span(buffer).first(
-          static_cast<std::size_t>(std::min<std::uint64_t>(kCopyBytes, info.size.value - at)));
-      part->read(info, at, piece);
-      file.append(piece);
+  for (const JoinedArray& array : joined) {
+    for (const std::size_t p : array.parts) {
+      if (p != opened) part.emplace(StatisticsFile::open_part(parts[p]));
+      opened = p;
+      copy_array(*part, array.array.name, buffer, file);
     }
   }
   file.commit();

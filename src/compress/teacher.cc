@@ -45,6 +45,11 @@ void Teacher::add_logits(tensor::MatrixView<const float> logits) {
   }
 }
 
+Bytes Teacher::memory() const {
+  return {sizeof(std::int32_t) * (window_lengths.size() + first_scored.size() + tokens.size() +
+                                  top_tokens.size() + top_log_probs.size() + rest_mass.size())};
+}
+
 void Teacher::write(const std::filesystem::path& path, const std::string& prefix) const {
   std::vector<StatisticsArray> arrays;
   if (!window_lengths.empty()) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/units.h"
 #include "metrics/text_data.h"
 #include "tensor/matrix.h"
 
@@ -32,7 +33,10 @@ struct Teacher {
   void add_window(const metrics::Window& window);
   /// Appends what these logits [positions, vocab_size] say. They must be finite.
   void add_logits(tensor::MatrixView<const float> logits);
-  /// As a part of a statistics file; names begin with `prefix`. Writes nothing without windows.
+  /// What is held; whole texts are written in pieces.
+  Bytes memory() const;
+  /// As a part of a statistics file, or a piece of one (join_parts joins them); names begin with
+  /// `prefix`. Without windows the part is empty.
   void write(const std::filesystem::path& path, const std::string& prefix) const;
 };
 

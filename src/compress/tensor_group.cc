@@ -59,7 +59,10 @@ std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint) {
     TensorGroup group;
     group.role = role;
     group.layer = layer;
-    group.weights = std::uint64_t{ref.rows} * ref.cols * checkpoint.part_count(role, layer);
+    group.parts = checkpoint.part_count(role, layer);
+    group.rows = ref.rows;
+    group.cols = ref.cols;
+    group.weights = std::uint64_t{ref.rows} * ref.cols * group.parts;
     groups.push_back(std::move(group));
   });
   return groups;

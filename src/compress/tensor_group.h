@@ -27,11 +27,22 @@ struct GroupOption {
   double predicted_kl = 0;
 };
 
+/// The divergence that a known error of one group causes, all others as they are.
+struct NoisePoint {
+  const quant::Codec* codec = nullptr;  ///< whose rounding errors are the noise
+  double error = 0;                     ///< in the unit of `GroupOption::error`
+  double kl = 0;                        ///< measured, nats per token
+};
+
 struct TensorGroup {
   model::Role role = model::Role::kTokenEmbedding;
   LayerId layer{};
+  std::size_t parts = 1;  ///< experts, otherwise 1
+  std::size_t rows = 0;   ///< out_features of each
+  std::size_t cols = 0;   ///< in_features
   std::uint64_t weights = 0;
   double kl_per_error = 0;  ///< measured slope: nats per unit of `GroupOption::error`; with text
+  std::vector<NoisePoint> noise;  ///< by falling bits, so by rising error; with text
   std::vector<GroupOption> options;
   std::size_t chosen = 0;  ///< index into options
 

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "compress/kl_probe.h"
 #include "compress/testing.h"
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
@@ -211,24 +210,6 @@ TEST_F(PackGroup, RunningWithAPackedGroupIsRunningTheFileThatHoldsIt) {
     engine::Engine written(model::Checkpoint::open(path), {1, ""}, log_);
     EXPECT_EQ(logits_of(written, windows.windows[0]), overridden) << group.name();
   }
-}
-
-TEST_F(PackGroup, TheProbeSeesOnlyAChange) {
-  const auto checkpoint = tiny("plain");
-  engine::Engine engine(checkpoint, {2, ""}, log_);
-  KlProbe probe(engine, random_windows(3, 25).windows, log_);
-  EXPECT_EQ(probe.tokens(), 75U);
-  EXPECT_EQ(probe.divergence(engine), 0.0);
-  const auto groups = list_groups(checkpoint);
-  const TensorGroup& group = group_of(groups, Role::kExpertUpProj);
-  const PackedGroup packed =
-      pack_group(checkpoint, group, *quant::find_codec("Q4_0"), nullptr, pool_, log_);
-  engine.override_weights(group.role, group.layer, packed.parts);
-  const double kl = probe.divergence(engine);
-  EXPECT_GT(kl, 0.0);
-  EXPECT_EQ(probe.divergence(engine), kl);
-  engine.restore_weights();
-  EXPECT_EQ(probe.divergence(engine), 0.0);
 }
 
 }  // namespace

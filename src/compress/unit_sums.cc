@@ -21,6 +21,23 @@ std::uint64_t element_count(std::span<const std::uint64_t> shape) {
   return count;
 }
 
+void Quantity::add_to_total(std::size_t element, double x) {
+  const double left = add_exactly(totals[element], residuals[element], x);
+  if (left != 0 || (!rest.empty() && rest.contains(element))) settle(element, left);
+}
+
+/// Makes the parts of an element those of its exact sum again.
+void Quantity::settle(std::size_t element, double left) {
+  if (!std::isfinite(left)) fail_data("the sum '{}' overflows at element {}", name, element);
+  std::vector<double> terms = std::move(rest[element]);
+  rest.erase(element);
+  terms.insert(terms.end(), {totals[element], residuals[element], left});
+  const std::vector<double> parts = exact_parts(terms);
+  totals[element] = parts.empty() ? 0 : parts[0];
+  residuals[element] = parts.size() < 2 ? 0 : parts[1];
+  if (parts.size() > 2) rest[element].assign(parts.begin() + 2, parts.end());
+}
+
 Quantity& UnitSums::add(std::string name, QuantityKind kind, std::vector<std::uint64_t> shape) {
   for (const Quantity& other : quantities_) WINNOW_CHECK(other.name != name);
   quantities_.push_back({});
@@ -61,7 +78,7 @@ void UnitSums::close_unit() {
         fail_data("the sum '{}' is {} at element {}; the weights are damaged", quantity.name, sum,
                   i);
       }
-      add_exactly(quantity.totals[i], quantity.residuals[i], to_42_bits(sum));
+      quantity.add_to_total(i, to_42_bits(sum));
       quantity.unit[i] = 0;
     }
   }
@@ -72,6 +89,7 @@ void UnitSums::clear() {
     for (auto* values : {&quantity.unit, &quantity.totals, &quantity.residuals}) {
       std::fill(values->begin(), values->end(), 0.0);
     }
+    quantity.rest.clear();
     std::fill(quantity.counts.begin(), quantity.counts.end(), std::uint64_t{0});
     std::fill(quantity.maxima.begin(), quantity.maxima.end(), 0.0F);
   }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,11 +23,20 @@ struct Quantity {
   std::string name;
   QuantityKind kind = QuantityKind::kSum;
   std::vector<std::uint64_t> shape;
-  std::vector<double> unit;    ///< sums of the current unit
-  std::vector<double> totals;  ///< of the closed units: see add_exactly
-  std::vector<double> residuals;
+  std::vector<double> unit;       ///< sums of the current unit
+  std::vector<double> totals;     ///< of the closed units, rounded
+  std::vector<double> residuals;  ///< what that leaves, rounded; see exact_parts
+  /// What these two leave of the few elements that need more, greatest part first.
+  std::map<std::uint64_t, std::vector<double>> rest;
   std::vector<std::uint64_t> counts;
   std::vector<float> maxima;
+
+  /// Adds a finite x to the total of an element, exactly. Throws Error{kBadData} when the total is
+  /// beyond f64.
+  void add_to_total(std::size_t element, double x);
+
+ private:
+  void settle(std::size_t element, double left);
 };
 
 /// The arrays that collectors have asked for. Spans that it hands out stay valid while it lives.

@@ -48,7 +48,7 @@ class LayerRunner::State {
   std::optional<DenseWeights> weights;
   std::unique_ptr<experts::ExpertStore> store;
   std::vector<os::AlignedBuffer> scratch;
-  const WeightOverrides overrides;
+  WeightOverrides overrides;
   Attention attention;
   MoeFfn moe;
   DenseFfn ffn;
@@ -69,6 +69,7 @@ void LayerRunner::State::load(const DenseWeights::Wanted& wanted,
                               const experts::ExpertCatalogue& catalogue) {
   layer.reset();
   caches.clear();
+  overrides.clear();
   weights.reset();
   store.reset();
   Log silent;
@@ -127,16 +128,23 @@ LayerRunner::~LayerRunner() = default;
 std::string_view LayerRunner::isa() const { return state_->kernels.isa; }
 os::ThreadPool& LayerRunner::pool() { return state_->pool; }
 
-void LayerRunner::embed(std::span<const TokenId> tokens, tensor::MatrixView<float> hidden) const {
+void LayerRunner::embed(std::span<const TokenId> tokens, tensor::MatrixView<float> hidden,
+                        const quant::PackedMatrix* embedding) const {
   WINNOW_CHECK(tokens.size() == hidden.rows && hidden.cols == state_->spec.hidden_size);
-  const model::TensorRef embedding = state_->checkpoint.at(Role::kTokenEmbedding);
+  const model::TensorRef stored = state_->checkpoint.at(Role::kTokenEmbedding);
   for (std::size_t t = 0; t < tokens.size(); ++t) {
     const std::int32_t id = index(tokens[t]);
     if (id < 0 || static_cast<std::uint32_t>(id) >= state_->spec.vocab_size) {
       fail(ErrorCode::kUsage, "token {} is outside the vocabulary of {}", id,
            state_->spec.vocab_size);
     }
-    state_->checkpoint.read_floats(embedding, static_cast<std::size_t>(id), 1, hidden.row(t));
+    const auto row = static_cast<std::size_t>(id);
+    if (embedding == nullptr) {
+      state_->checkpoint.read_floats(stored, row, 1, hidden.row(t));
+    } else {
+      embedding->codec->decode(embedding->row(row), embedding->cols / embedding->codec->block_size,
+                               hidden.row(t).data());
+    }
   }
 }
 
@@ -170,6 +178,19 @@ void LayerRunner::run(std::span<const std::size_t> lengths, tensor::MatrixView<f
   }
   state.add_block(hidden);
 }
+
+void LayerRunner::override_weights(Role role, std::vector<quant::PackedMatrix> parts) {
+  for (const quant::PackedMatrix& part : parts) {
+    const std::size_t bytes = kernels::matmul_scratch_bytes(part);
+    for (os::AlignedBuffer& area : state_->scratch) {
+      if (area.size() < bytes) area = os::AlignedBuffer(bytes);
+    }
+  }
+  const LayerId layer = state_->layer.value_or(LayerId{});
+  state_->overrides.set(role, layer, std::move(parts));
+}
+
+void LayerRunner::restore_weights() { state_->overrides.clear(); }
 
 void LayerRunner::load_output() {
   const bool tied = state_->spec.tie_word_embeddings;

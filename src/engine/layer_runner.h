@@ -34,8 +34,10 @@ class LayerRunner {
   os::ThreadPool& pool();
 
   /// Rows of the token embedding, read from the file: hidden [tokens, hidden_size] is overwritten.
+  /// Or rows of `embedding`, when not null: packed, of the same shape, in the place of the model's.
   /// Throws Error{kUsage} for a token outside the vocabulary, else as reading does.
-  void embed(std::span<const TokenId> tokens, tensor::MatrixView<float> hidden) const;
+  void embed(std::span<const TokenId> tokens, tensor::MatrixView<float> hidden,
+             const quant::PackedMatrix* embedding = nullptr) const;
 
   /// Reads the weights of a layer, after freeing what was loaded before. Throws Error{kBadData,
   /// kSystem} as reading does.
@@ -45,6 +47,12 @@ class LayerRunner {
   /// Throws Error{kBadData} with the layer when damaged weights give values that are not finite.
   void run(std::span<const std::size_t> lengths, tensor::MatrixView<float> hidden,
            Observer* observer = nullptr);
+
+  /// Computes with `parts` (borrowed; one per expert, or one) in the place of the loaded matrices
+  /// of this role, until `restore_weights` or the next load. Shapes must be the same. The output
+  /// matrix of tied embeddings is the embedding.
+  void override_weights(model::Role role, std::vector<quant::PackedMatrix> parts);
+  void restore_weights();
 
   /// Reads the output norm and the output matrix, after freeing what was loaded before.
   void load_output();

@@ -49,6 +49,8 @@ class Observer {
   virtual ~Observer() = default;
   /// `x` is valid during the call. `layer` is 0 for kOutputInput.
   virtual void on_input(Site /*site*/, LayerId /*layer*/, tensor::MatrixView<const float> /*x*/) {}
+  /// False when on_expert_input does nothing, which saves gathering its rows.
+  virtual bool wants_expert_inputs() const { return true; }
   /// `x` has one row per routed token, `weights` [rows] their router weights.
   virtual void on_expert_input(Site /*site*/, LayerId /*layer*/, ExpertId /*expert*/,
                                tensor::MatrixView<const float> /*x*/,

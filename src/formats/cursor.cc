@@ -15,11 +15,19 @@ constexpr std::uint64_t kLongestString = 64 << 20;
 
 }  // namespace
 
+void Cursor::require(std::uint64_t bytes) const {
+  if (bytes <= remaining()) return;
+  fail("{} more bytes were expected, the file ends after {}; is the download complete?", bytes,
+       remaining());
+}
+
+void Cursor::skip(std::uint64_t bytes) {
+  require(bytes);
+  position_ += bytes;
+}
+
 void Cursor::read(std::span<std::byte> out) {
-  if (out.size() > remaining()) {
-    fail("{} more bytes were expected, the file ends after {}; is the download complete?",
-         out.size(), remaining());
-  }
+  require(out.size());
   if (out.size() >= kBuffer) {
     file_.read_at(position_, out);
     position_ += out.size();

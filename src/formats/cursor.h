@@ -32,6 +32,8 @@ class Cursor {
   void set_subject(std::string subject) { subject_ = std::move(subject); }
 
   void read(std::span<std::byte> out);
+  /// Goes on `bytes` further.
+  void skip(std::uint64_t bytes);
   template <typename T>
   requires std::is_arithmetic_v<T> T read() {
     T value;
@@ -51,6 +53,7 @@ class Cursor {
   }
 
  private:
+  void require(std::uint64_t bytes) const;
   [[noreturn]] void fail_text(std::string_view message) const;
 
   const os::RandomAccessFile& file_;

@@ -214,6 +214,13 @@ std::vector<TokenScore> Evaluator::score(const Window& window) {
   return scores;
 }
 
+void append(std::vector<ScoredToken>& tokens, std::span<const TokenScore> scores,
+            std::size_t domain, std::size_t window) {
+  for (const TokenScore& score : scores) {
+    tokens.push_back({domain, window, score.nll, score.divergence.kl, score.divergence.same_top});
+  }
+}
+
 Json to_json(const Scores& scores, const Evaluation& evaluation) {
   Json json;
   json["tokens"] = scores.tokens;
@@ -233,7 +240,7 @@ Json to_json(const Scores& scores, const Evaluation& evaluation) {
 }  // namespace
 
 Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const WindowSet& windows,
-                    Log& log) {
+                    Log& log, std::vector<ScoredToken>* tokens) {
   if (reference != nullptr && reference->spec().vocab_size != model.spec().vocab_size) {
     fail_data("the reference has a vocabulary of {}, the model one of {}; they cannot be compared",
               reference->spec().vocab_size, model.spec().vocab_size);
@@ -245,9 +252,14 @@ Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const Wind
   std::vector<Accumulator> domains(windows.domains.size());
   const std::uint64_t total = windows.scored_tokens();
   std::uint64_t done = 0;
+  if (tokens != nullptr) tokens->clear();
   for (const Window& window : windows.windows) {
     log.check_interrupt();
     const std::vector<TokenScore> scores = evaluator.score(window);
+    if (tokens != nullptr) {
+      const auto number = static_cast<std::size_t>(&window - windows.windows.data());
+      append(*tokens, scores, window.domain, number);
+    }
     all.add_window(scores);
     domains[window.domain].add_window(scores);
     done += scores.size();
@@ -269,6 +281,24 @@ Json to_json(const Evaluation& evaluation) {
   Json domains = Json::object();
   for (const auto& [name, scores] : evaluation.domains) domains[name] = to_json(scores, evaluation);
   json["domains"] = domains;
+  return json;
+}
+
+Json to_json(std::span<const ScoredToken> tokens, std::span<const std::string> domains,
+             bool has_reference) {
+  Json json;
+  json["domains"] = std::vector<std::string>(domains.begin(), domains.end());
+  json["has_reference"] = has_reference;
+  const auto column = [&](const char* name, auto value) {
+    Json& list = json[name] = Json::array();
+    for (const ScoredToken& token : tokens) list.push_back(value(token));
+  };
+  column("domain", [](const ScoredToken& token) { return token.domain; });
+  column("window", [](const ScoredToken& token) { return token.window; });
+  column("nll", [](const ScoredToken& token) { return token.nll; });
+  if (!has_reference) return json;
+  column("kl_divergence", [](const ScoredToken& token) { return token.kl; });
+  column("same_top", [](const ScoredToken& token) { return token.same_top; });
   return json;
 }
 

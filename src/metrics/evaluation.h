@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,14 +37,29 @@ struct Evaluation {
   std::vector<std::pair<std::string, Scores>> domains;
 };
 
+/// What one scored token adds, for paired comparisons of several models on the same text.
+struct ScoredToken {
+  std::size_t domain = 0;  ///< index into WindowSet::domains
+  std::size_t window = 0;  ///< index into WindowSet::windows
+  double nll = 0;          ///< nats
+  double kl = 0;           ///< KL(reference || model), nats; 0 without a reference
+  bool same_top = false;   ///< both prefer the same token; false without a reference
+};
+
 /// Scores every window with `model` and, when not null, compares with `reference`, which must have
 /// the same vocabulary. Standard errors treat windows as independent and tokens within one as
-/// dependent. Domains without a scored token are left out. Throws what Engine::forward does,
+/// dependent. Domains without a scored token are left out. `tokens`, when not null, is overwritten
+/// with all scored tokens in the order of the windows. Throws what Engine::forward does,
 /// Error{kBadData} for different vocabularies or logits that are not finite, Error{kInterrupted}.
 Evaluation evaluate(engine::Engine& model, engine::Engine* reference, const WindowSet& windows,
-                    Log& log);
+                    Log& log, std::vector<ScoredToken>* tokens = nullptr);
 
 /// `tokens, nll, perplexity, domains{...}`, with the reference's keys where there is one.
 Json to_json(const Evaluation& evaluation);
+
+/// `domains` (their names), `has_reference`, and one list per member of ScoredToken, all of the
+/// same length. domains: WindowSet::domains of the evaluated windows.
+Json to_json(std::span<const ScoredToken> tokens, std::span<const std::string> domains,
+             bool has_reference);
 
 }  // namespace winnow::metrics

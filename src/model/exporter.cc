@@ -156,10 +156,13 @@ std::vector<formats::PlannedTensor> planned_tensors(std::span<const ExportTensor
   return planned;
 }
 
+/// Packed rows of a part that come from elsewhere; empty: encode.
+using RowSource = std::function<void(std::size_t first, std::span<std::byte> out)>;
+
 /// Copies or re-encodes one matrix (one expert of a stack) into the writer.
 void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
-                std::span<const float> importance, formats::ModelWriter& writer,
-                os::ThreadPool& pool, Log& log) {
+                std::span<const float> importance, const RowSource& rows,
+                formats::ModelWriter& writer, os::ThreadPool& pool, Log& log) {
   // Encoding again what is packed so already could only lose.
   const bool copy = &ref.codec() == &codec;
   const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
@@ -171,6 +174,8 @@ void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Cod
     packed.resize(count * (ref.cols / codec.block_size * codec.block_bytes));
     if (copy) {
       source.read_rows(ref, row, count, packed);
+    } else if (rows) {
+      rows(row, packed);
     } else {
       weights.resize(count * ref.cols);
       source.read_floats(ref, row, count, weights);
@@ -252,7 +257,13 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
     if (options.importance && traits(role).is_matrix && !codec.is_float()) {
       importance = options.importance(role, layer, ExpertId{part});
     }
-    write_part(source, ref, codec, importance, *writer, pool, log);
+    RowSource rows;
+    if (options.rows && traits(role).is_matrix) {
+      rows = [&](std::size_t first, std::span<std::byte> out) {
+        options.rows(role, layer, ExpertId{part}, first, out);
+      };
+    }
+    write_part(source, ref, codec, importance, rows, *writer, pool, log);
     done += ref.rows * (ref.cols / codec.block_size * codec.block_bytes);
     log.progress("writing", done, total, "bytes");
   };

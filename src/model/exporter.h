@@ -38,6 +38,10 @@ struct ExportOptions {
   std::function<const quant::Codec&(Role, LayerId)> codec;
   /// Importance per column of a matrix for the encoder (mean square of that input), or empty.
   std::function<std::span<const float>(Role, LayerId, ExpertId)> importance;
+  /// Where packed rows of a matrix come from when the exporter is not to make them: fills `out`
+  /// with rows from `first` on, as many as it has bytes for. Not asked for matrices that are stored
+  /// in the wanted codec already, which are copied. Empty: the exporter encodes.
+  std::function<void(Role, LayerId, ExpertId, std::size_t first, std::span<std::byte> out)> rows;
   /// The codec most of the weights have, for `general.file_type` and config.json's `torch_dtype`.
   const quant::Codec* nominal_codec = nullptr;
   /// Further metadata for GGUF: provenance.

@@ -28,11 +28,27 @@ struct BlockParameters {
   std::uint8_t codes[kSuperBlock] = {};
 };
 
-/// Integers low..high that a sub-block's scale or minimum may be.
+/// Integers low, low + step, .. high that a sub-block's scale or minimum may be.
 struct IntegerRange {
   int low = 0;
   int high = 0;
+  int step = 1;
   bool is_fixed() const { return low == high; }
+};
+
+/// Weights whose signs a codebook's layout keeps in one field.
+constexpr std::size_t kSignGroup = 8;
+
+/// The points that groups of weights may be, where not every combination of levels exists.
+struct Codebook {
+  std::size_t group;  ///< weights per point
+  std::span<const std::int8_t>
+      magnitudes;  ///< rising, over 0; the levels are these and their negatives
+  std::size_t num_points;
+  /// Writes the magnitudes [group] of a point.
+  void (*magnitudes_of)(std::size_t point, std::int8_t* out) noexcept;
+  /// Whether each kSignGroup weights have an even number of negative levels.
+  bool even_signs;
 };
 
 /// One object per codec, made by block_grid_of.h from the codec's own layout. All functions are
@@ -43,7 +59,10 @@ struct BlockGrid {
   std::span<const std::int8_t> levels;  ///< rising
   IntegerRange scales;
   IntegerRange mins;  ///< 0..0: the layout has no minima
-  /// Whether the block's scale is any f16 of either sign; else it is a power of two.
+  /// Null where every code is possible.
+  const Codebook* codebook;
+  /// Whether the block's scale is any f16 of either sign, times a constant; else it is a power of
+  /// two.
   bool has_half_scale;
   /// Value of a stored scale, and the stored scale nearest to a value (clamped, never infinite).
   float (*scale_value)(std::uint16_t stored) noexcept;

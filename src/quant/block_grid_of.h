@@ -60,13 +60,15 @@ struct LevelTable {
 
 /// The grid of a layout and its encoder. Layout gives kBlock, kBytes, Levels, kHasOffsets,
 /// pack(BlockParameters, bytes); with sub-blocks kSubSize and kScaleHigh (integers 0..that, minima
-/// too), or kScaleLow..kScaleHigh where they are signed; scale_value and nearest_scale where the
-/// scale is no f16. In `pack` and in what `search(weights, importance)` returns, codes are as
+/// too), or kScaleLow..kScaleHigh where they are signed, or kCodebook and odd integers up to
+/// kScaleHigh; kUnit where the scale is an f16 times that, scale_value and nearest_scale where it
+/// is no f16. In `pack` and in what `search(weights, importance)` returns, codes are as
 /// stored, which need not be in the order of the levels.
 template <class Layout, BlockParameters (*search)(const float*, const float*)>
 struct BlockEncoder {
   using Table = LevelTable<typename Layout::Levels>;
   static constexpr bool kHasSubBlocks = requires { Layout::kSubSize; };
+  static constexpr bool kHasCodebook = requires { Layout::kCodebook; };
   static constexpr bool kHasPowerScale = requires { Layout::nearest_scale(1.0F); };
 
   /// `Codec::encode`
@@ -104,7 +106,7 @@ struct BlockEncoder {
     if constexpr (kHasPowerScale) {
       return Layout::scale_value(stored);
     } else {
-      return tensor::half_to_float(stored);
+      return unit() * tensor::half_to_float(stored);
     }
   }
 
@@ -112,10 +114,18 @@ struct BlockEncoder {
     if constexpr (kHasPowerScale) {
       return Layout::nearest_scale(value);
     } else {
-      return nearest_half(value);
+      return nearest_half(value / unit());
     }
   }
 
+  /// A power of two.
+  static constexpr float unit() {
+    if constexpr (requires { Layout::kUnit; }) {
+      return Layout::kUnit;
+    } else {
+      return 1.0F;
+    }
+  }
   static constexpr std::size_t sub_size() {
     if constexpr (kHasSubBlocks) {
       return Layout::kSubSize;
@@ -124,7 +134,9 @@ struct BlockEncoder {
     }
   }
   static constexpr IntegerRange scale_range() {
-    if constexpr (requires { Layout::kScaleLow; }) {
+    if constexpr (kHasCodebook) {
+      return {1, Layout::kScaleHigh, 2};
+    } else if constexpr (requires { Layout::kScaleLow; }) {
       return {static_cast<int>(Layout::kScaleLow), static_cast<int>(Layout::kScaleHigh)};
     } else if constexpr (kHasSubBlocks) {
       return {0, static_cast<int>(Layout::kScaleHigh)};
@@ -136,11 +148,20 @@ struct BlockEncoder {
     return Layout::kHasOffsets ? scale_range() : IntegerRange{};
   }
 
+  static constexpr const Codebook* codebook() {
+    if constexpr (kHasCodebook) {
+      return &Layout::kCodebook;
+    } else {
+      return nullptr;
+    }
+  }
+
   static constexpr BlockGrid kGrid = {.block_size = Layout::kBlock,
                                       .sub_size = sub_size(),
                                       .levels = Table::kLevels,
                                       .scales = scale_range(),
                                       .mins = min_range(),
+                                      .codebook = codebook(),
                                       .has_half_scale = !kHasPowerScale,
                                       .scale_value = scale_value,
                                       .nearest_scale = nearest_scale,

@@ -8,8 +8,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <vector>
 
 #include "base/rng.h"
@@ -47,8 +49,31 @@ class EveryGrid : public testing::TestWithParam<const Codec*> {
     return weights;
   }
   static int pick(Rng& rng, IntegerRange range) {
-    return range.low +
-           static_cast<int>(rng.below(static_cast<std::uint64_t>(range.high - range.low + 1)));
+    const auto count = static_cast<std::uint64_t>((range.high - range.low) / range.step + 1);
+    return range.low + range.step * static_cast<int>(rng.below(count));
+  }
+  /// Makes the codes of group g a point with the signs of `bits`.
+  void set_point(std::size_t g, std::size_t point, unsigned bits, BlockParameters& block) const {
+    const Codebook& book = *grid.codebook;
+    std::int8_t magnitudes[kSignGroup];
+    book.magnitudes_of(point, magnitudes);
+    for (std::size_t i = 0; i < book.group; ++i) {
+      const int level = (bits >> i) & 1U ? -magnitudes[i] : magnitudes[i];
+      const auto found = std::lower_bound(grid.levels.begin(), grid.levels.end(), level);
+      block.codes[g * book.group + i] = static_cast<std::uint8_t>(found - grid.levels.begin());
+    }
+  }
+  void fill_with_points(Rng& rng, BlockParameters& block) const {
+    const Codebook& book = *grid.codebook;
+    unsigned signs = 0;
+    for (std::size_t g = 0; g < grid.block_size / book.group; ++g) {
+      if (g * book.group % kSignGroup == 0) {
+        signs = static_cast<unsigned>(rng.below(1U << kSignGroup));
+        if (book.even_signs && std::popcount(signs) % 2 == 1) signs ^= 1U;
+      }
+      set_point(g, rng.below(book.num_points), signs, block);
+      signs >>= book.group;
+    }
   }
   BlockParameters random_block(Rng& rng, float largest) const {
     BlockParameters block;
@@ -62,6 +87,7 @@ class EveryGrid : public testing::TestWithParam<const Codec*> {
     for (std::size_t j = 0; j < grid.block_size; ++j) {
       block.codes[j] = static_cast<std::uint8_t>(rng.below(grid.levels.size()));
     }
+    if (grid.codebook != nullptr) fill_with_points(rng, block);
     return block;
   }
 };
@@ -101,9 +127,34 @@ TEST_P(EveryGrid, PacksTheEndsOfEveryRange) {
       std::fill_n(block.mins, 16, static_cast<std::int8_t>(high ? grid.mins.high : grid.mins.low));
       std::fill_n(block.codes, grid.block_size,
                   static_cast<std::uint8_t>(high ? grid.levels.size() - 1 : 0));
+      if (grid.codebook != nullptr) {
+        const Codebook& book = *grid.codebook;
+        for (std::size_t g = 0; g < grid.block_size / book.group; ++g) {
+          set_point(g, high ? book.num_points - 1 : 0, high ? 0U : ~0U, block);
+        }
+      }
       EXPECT_EQ(decode(pack(block)), by_formula(block));
     }
   }
+}
+
+TEST(Codebooks, HaveNoPointTwice) {
+  std::size_t books = 0;
+  for (const Codec* codec : integer_codecs()) {
+    const Codebook* book = codec->grid->codebook;
+    if (book == nullptr) continue;
+    ++books;
+    std::set<std::vector<std::int8_t>> points;
+    for (std::size_t p = 0; p < book->num_points; ++p) {
+      std::vector<std::int8_t> point(book->group);
+      book->magnitudes_of(p, point.data());
+      EXPECT_TRUE(points.insert(point).second) << codec->name << ", point " << p;
+      for (const std::int8_t m : point) {
+        EXPECT_TRUE(std::count(book->magnitudes.begin(), book->magnitudes.end(), m)) << codec->name;
+      }
+    }
+  }
+  EXPECT_EQ(books, 5U);
 }
 
 TEST_P(EveryGrid, FitsAsTheEncoderDoes) {

@@ -59,10 +59,11 @@ TEST(CodecRegistry, FindsEveryCodecByNameInAnyCaseAndByTypeNumber) {
 
 TEST(CodecRegistry, HasThePublishedBlockSizes) {
   const std::map<std::string_view, std::pair<std::uint32_t, std::uint32_t>> published = {
-      {"F32", {1, 4}},      {"F16", {1, 2}},      {"BF16", {1, 2}},      {"Q8_0", {32, 34}},
-      {"Q4_0", {32, 18}},   {"Q4_1", {32, 20}},   {"Q5_0", {32, 22}},    {"Q5_1", {32, 24}},
-      {"Q2_K", {256, 84}},  {"Q3_K", {256, 110}}, {"Q4_K", {256, 144}},  {"Q5_K", {256, 176}},
-      {"Q6_K", {256, 210}}, {"IQ4_NL", {32, 18}}, {"IQ4_XS", {256, 136}}};
+      {"F32", {1, 4}},        {"F16", {1, 2}},      {"BF16", {1, 2}},       {"Q8_0", {32, 34}},
+      {"Q4_0", {32, 18}},     {"Q4_1", {32, 20}},   {"Q5_0", {32, 22}},     {"Q5_1", {32, 24}},
+      {"Q2_K", {256, 84}},    {"Q3_K", {256, 110}}, {"Q4_K", {256, 144}},   {"Q5_K", {256, 176}},
+      {"Q6_K", {256, 210}},   {"IQ4_NL", {32, 18}}, {"IQ4_XS", {256, 136}}, {"IQ3_S", {256, 110}},
+      {"IQ3_XXS", {256, 98}}, {"IQ2_S", {256, 82}}, {"IQ2_XS", {256, 74}},  {"IQ2_XXS", {256, 66}}};
   for (const auto& [name, sizes] : published) {
     const Codec* codec = find_codec(name);
     ASSERT_NE(codec, nullptr) << name;
@@ -73,8 +74,9 @@ TEST(CodecRegistry, HasThePublishedBlockSizes) {
 
 TEST(CodecRegistry, FallsBackAsLlamaCppDoesForRowsThatDoNotDivide) {
   const std::map<std::string_view, std::string_view> at_128 = {
-      {"Q2_K", "IQ4_NL"}, {"Q3_K", "IQ4_NL"}, {"IQ4_XS", "IQ4_NL"}, {"Q4_K", "Q5_0"},
-      {"Q5_K", "Q5_1"},   {"Q6_K", "Q8_0"},   {"Q4_0", "Q4_0"}};
+      {"Q2_K", "IQ4_NL"},    {"Q3_K", "IQ4_NL"},  {"IQ4_XS", "IQ4_NL"}, {"Q4_K", "Q5_0"},
+      {"Q5_K", "Q5_1"},      {"Q6_K", "Q8_0"},    {"Q4_0", "Q4_0"},     {"IQ3_S", "IQ4_NL"},
+      {"IQ3_XXS", "IQ4_NL"}, {"IQ2_S", "IQ4_NL"}, {"IQ2_XS", "IQ4_NL"}, {"IQ2_XXS", "IQ4_NL"}};
   for (const auto& [wanted, used] : at_128) {
     EXPECT_EQ(codec_for_row(*find_codec(wanted), 128).name, used);
     EXPECT_EQ(codec_for_row(*find_codec(wanted), 512).name, wanted);

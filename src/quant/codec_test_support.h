@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "quant/block_grid.h"
 #include "quant/codec.h"
 
 namespace winnow::quant {
@@ -30,6 +31,18 @@ inline std::vector<const Codec*> integer_codecs() {
   std::vector<const Codec*> codecs;
   for (const Codec* codec : all_codecs()) {
     if (!codec->is_float()) codecs.push_back(codec);
+  }
+  return codecs;
+}
+
+/// Whether every combination of codes exists.
+inline bool is_scalar(const Codec& codec) { return codec.grid->codebook == nullptr; }
+
+/// Integer codecs that code each weight by itself, and those that code groups as points.
+inline std::vector<const Codec*> codecs_of_kind(bool scalar) {
+  std::vector<const Codec*> codecs;
+  for (const Codec* codec : integer_codecs()) {
+    if (is_scalar(*codec) == scalar) codecs.push_back(codec);
   }
   return codecs;
 }

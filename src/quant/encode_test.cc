@@ -139,9 +139,17 @@ class EveryIntegerEncoder : public testing::TestWithParam<const Codec*> {};
 INSTANTIATE_TEST_SUITE_P(Registry, EveryIntegerEncoder, testing::ValuesIn(integer_codecs()),
                          codec_test_name);
 
+class EveryScalarEncoder : public testing::TestWithParam<const Codec*> {};
+INSTANTIATE_TEST_SUITE_P(Registry, EveryScalarEncoder, testing::ValuesIn(codecs_of_kind(true)),
+                         codec_test_name);
+
+class EveryCodebookEncoder : public testing::TestWithParam<const Codec*> {};
+INSTANTIATE_TEST_SUITE_P(Registry, EveryCodebookEncoder, testing::ValuesIn(codecs_of_kind(false)),
+                         codec_test_name);
+
 // Plain rounding leaves errors up to half a step. Integer sub-block scales and uneven levels cost
 // some of it, so the bounds are a whole step and 1.2 times its RMS error.
-TEST_P(EveryIntegerEncoder, StaysWithinOneStep) {
+TEST_P(EveryScalarEncoder, StaysWithinOneStep) {
   const Codec& codec = *GetParam();
   const Weights weights = uniform(21);
   const PlainRounding plain(codec, weights);
@@ -153,10 +161,32 @@ TEST_P(EveryIntegerEncoder, StaysWithinOneStep) {
   EXPECT_LE(rms, 1.2 * plain.rms_error(weights));
 }
 
+// The best evenly spaced quantiser of 3 bits leaves 0.03744 = 2.396 * 4^-3 of the energy of
+// Gaussian weights (Max 1960), which these types are to match bit for bit, their scales included.
+TEST_P(EveryCodebookEncoder, LosesNoMoreOnGaussianWeightsThanScalarCodesOfAsManyBits) {
+  const Codec& codec = *GetParam();
+  const Weights weights = gaussian(36, 0.02, std::size_t{64} * 256);
+  const double energy = squared_error(weights, Weights(weights.size(), 0.0F));
+  const double bound = 2.396 * std::pow(4.0, -codec.bits_per_weight()) * energy;
+  EXPECT_LE(squared_error(weights, round_trip(codec, weights)), bound);
+}
+
+TEST(Encoders, LeaveLessErrorWithMoreBitsPerPoint) {
+  const Weights weights = gaussian(22, 0.02);
+  std::map<double, double> by_bits;
+  for (const Codec* codec : codecs_of_kind(false)) {
+    by_bits[codec->bits_per_weight()] = squared_error(weights, round_trip(*codec, weights));
+  }
+  ASSERT_EQ(by_bits.size(), 5U);
+  for (auto it = by_bits.begin(); std::next(it) != by_bits.end(); ++it) {
+    EXPECT_GT(it->second, std::next(it)->second) << it->first << " bits";
+  }
+}
+
 TEST(Encoders, LeaveLessErrorWithMoreLevels) {
   const Weights weights = gaussian(22, 0.02);
   std::map<std::size_t, std::pair<double, double>> by_levels;  // smallest and largest error
-  for (const Codec* codec : integer_codecs()) {
+  for (const Codec* codec : codecs_of_kind(true)) {
     const double error = squared_error(weights, round_trip(*codec, weights));
     auto& range = by_levels.try_emplace(num_levels(*codec), error, error).first->second;
     range = {std::min(range.first, error), std::max(range.second, error)};
@@ -250,9 +280,12 @@ TEST_P(EveryEncoder, KeepsWeightsOnOneSideOfZero) {
     Weights weights = uniform(30);
     for (float& w : weights) w = side * (2.0F + w);
     const Weights decoded = round_trip(codec, weights);
-    // BF16 is the coarsest float: half of its spacing of 2^-6 in [2, 4).
-    const double bound =
-        codec.is_float() ? 0x1p-7 : 1.2 * PlainRounding(codec, weights).rms_error(weights);
+    // BF16 is the coarsest float: half of its spacing of 2^-6 in [2, 4). Codebooks are made for
+    // weights around zero, but have points whose magnitudes are all alike.
+    const double spread = std::sqrt(squared_error(weights, Weights(kRow, side * 2.0F)) / kRow);
+    const double bound = codec.is_float()   ? 0x1p-7
+                         : is_scalar(codec) ? 1.2 * PlainRounding(codec, weights).rms_error(weights)
+                                            : 1.01 * spread;
     EXPECT_LE(std::sqrt(squared_error(weights, decoded) / kRow), bound);
   }
 }

@@ -24,6 +24,8 @@ from gguf import GGMLQuantizationType, GGML_QUANT_SIZES, quants
 from make_golden import HALF_FIELDS
 
 TYPES = [name for name in HALF_FIELDS if name not in ("F32", "F16", "BF16")]
+# These refuse to run without an importance matrix; equal importances are their "plain".
+NEED_IMPORTANCE = ("IQ2_XXS", "IQ2_XS")
 
 
 def load_quantizer():
@@ -65,6 +67,8 @@ def squared_error(quantize, name: str, x: np.ndarray, importance: np.ndarray | N
     kind = GGMLQuantizationType[name]
     block_size, block_bytes = GGML_QUANT_SIZES[kind]
     packed = np.zeros(x.size // block_size * block_bytes, np.uint8)
+    if importance is None and name in NEED_IMPORTANCE:
+        importance = np.ones(x.shape[1], np.float32)
     pointer = None if importance is None else importance.ctypes.data
     written = quantize(int(kind), x.ctypes.data, packed.ctypes.data, 0, x.shape[0], x.shape[1], pointer)
     assert written == packed.size

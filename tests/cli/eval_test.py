@@ -68,6 +68,34 @@ class Results(CommandTest):
                 self.assertTrue(0 <= scores[share] <= 1, share)
         self.assertEqual(result["tokens"], sum(d["tokens"] for d in result["domains"].values()))
 
+    def test_tokens_out_has_every_token_that_the_scores_count(self):
+        target = self.folder / "tokens.json"
+        result = self.json_of("eval", tiny("sharded"), "--data", self.data, "--context", 64,
+                              "--reference", tiny("plain"), "--tokens-out", target)
+        tokens = json.loads(target.read_text())
+        self.assertEqual(tokens["schema_version"], 1)
+        self.assertTrue(tokens["has_reference"])
+        self.assertEqual(tokens["domains"], list(result["domains"]))
+        lists = [tokens[key] for key in ("domain", "window", "nll", "kl_divergence", "same_top")]
+        self.assertEqual({len(values) for values in lists}, {result["tokens"]})
+        for number, (name, scores) in enumerate(result["domains"].items()):
+            here = [i for i, domain in enumerate(tokens["domain"]) if domain == number]
+            self.assertEqual(len(here), scores["tokens"], name)
+            for key in ("nll", "kl_divergence"):
+                total = sum(tokens[key][i] for i in here)
+                self.assertAlmostEqual(total / len(here), scores[key], places=12)
+        self.assertAlmostEqual(sum(tokens["same_top"]) / len(tokens["same_top"]), result["top1_agreement"])
+        self.assertEqual(tokens["window"], sorted(tokens["window"]))
+        self.assertLessEqual(max(tokens["window"].count(w) for w in set(tokens["window"])), 63)
+
+    def test_tokens_out_without_a_reference_has_likelihoods_only(self):
+        target = self.folder / "tokens.json"
+        self.succeed("eval", tiny("plain"), "--data", self.data, "--context", 64, "--tokens-out", target)
+        tokens = json.loads(target.read_text())
+        self.assertFalse(tokens["has_reference"])
+        self.assertNotIn("kl_divergence", tokens)
+        self.assertGreater(min(tokens["nll"]), 0)
+
     def test_a_model_is_at_no_distance_from_itself(self):
         result = self.json_of("eval", tiny("plain"), "--data", self.data, "--context", 64,
                               "--reference", tiny("plain"))

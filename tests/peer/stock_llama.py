@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The Winnow authors
 # SPDX-License-Identifier: Apache-2.0
-"""Drives the C interface of a prebuilt stock llama.cpp library with ctypes.
+"""Drives the C interface of a prebuilt stock llama.cpp library with ctypes: logits, the quantiser, and the
+inputs of its matrix products.
 
 Two builds that anyone can install are understood: the extension module of the PyPI wheel `xllamacpp`
 (it exports the whole llama_* interface, but not the quantiser) and `libllama.so` of the npm package
@@ -8,7 +9,8 @@ Two builds that anyone can install are understood: the extension module of the P
 
 The parameter structs grow from release to release. They are therefore never declared here: a buffer
 larger than any of them takes the library's own defaults, and only fields at the front, whose place has
-not moved since 2023 and whose defaults are checked, are changed. Passing the larger buffer by value is
+not moved since 2023 and whose defaults are checked, are changed; the evaluation callback is found by the
+defaults around it. Passing the larger buffer by value is
 sound in the x86-64 System V convention, which copies such a struct to the end of the stack arguments.
 """
 
@@ -35,12 +37,32 @@ class _Batch(ctypes.Structure):
                 ("logits", ctypes.POINTER(ctypes.c_int8))]
 
 
+class _Tensor(ctypes.Structure):
+    """ggml_tensor; StockLibrary.check_tensor compares it with what the library's own functions say."""
+    _fields_ = [("type", ctypes.c_int32), ("buffer", ctypes.c_void_p),
+                ("ne", ctypes.c_int64 * 4), ("nb", ctypes.c_size_t * 4),
+                ("op", ctypes.c_int32), ("op_params", ctypes.c_int32 * 16), ("flags", ctypes.c_int32),
+                ("src", ctypes.c_void_p * 10), ("view_src", ctypes.c_void_p),
+                ("view_offs", ctypes.c_size_t), ("data", ctypes.c_void_p), ("name", ctypes.c_char * 64)]
+
+
+class _Importance(ctypes.Structure):
+    """llama_model_imatrix_data; the array of them ends with a null name."""
+    _fields_ = [("name", ctypes.c_char_p), ("data", ctypes.POINTER(ctypes.c_float)),
+                ("size", ctypes.c_size_t)]
+
+
+_EVAL_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 # llama_ftype numbers of llama.h
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12,
-              "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25,
-              "IQ4_XS": 30, "BF16": 32}
+              "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18,
+              "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ4_NL": 25,
+              "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "BF16": 32}
+_QUANTIZE_FLAGS = 0x100  # word 4 of llama_model_quantize_params: allow_requantize no, quantize_output_tensor yes
+_IMPORTANCE_WORD = 6  # llama_model_quantize_params.imatrix: 4 numbers and 8 bytes of flags before it
+_TYPE_F32, _TYPE_F16 = 0, 1
 
 
 class StockError(RuntimeError):
@@ -56,11 +78,13 @@ class StockLibrary:
         self._lib = ctypes.CDLL(str(path))
         self._log = []
         self._log_callback = _LOG_CALLBACK(lambda _level, text, _data: self._log.append(text))
+        self._base = self._lib  # has ggml_get_name and its like
         self._declare()
         self._lib.llama_log_set(self._log_callback, None)
         if backends is not None:
             ggml = ctypes.CDLL(str(next(pathlib.Path(backends).glob("libggml.*so*"))))
             ggml.ggml_backend_load_all_from_path(str(backends).encode())
+            self._base = ctypes.CDLL(str(next(pathlib.Path(backends).glob("libggml-base*so*"))))
         self._lib.llama_backend_init()
 
     @classmethod
@@ -116,34 +140,85 @@ class StockLibrary:
         log = b"".join(self._log).decode("utf-8", "replace").strip().splitlines()
         raise StockError("\n  ".join([what, *log[-4:]]))
 
-    def open(self, path, context=512, threads=1):
+    def open(self, path, context=512, threads=1, observer=None):
         """Loads a GGUF file. The caller closes the StockModel. One thread: the library spins at its barriers,
-        which on a machine with other work costs more than the second thread brings."""
-        return StockModel(self, path, context, threads)
+        which on a machine with other work costs more than the second thread brings.
+        observer: called with each matrix product as observer(weight's name, inputs, experts, weight's shape):
+        float32 [1, tokens, width], or [tokens, 1 or top_k, width] with experts int32 [tokens, top_k]; the shape
+        is [experts, rows, width]. Views that last for the call. Keys and values are then kept in F32."""
+        return StockModel(self, path, context, threads, observer)
+
+    def check_tensor(self, address):
+        """The ggml_tensor at an address; StockError when the library lays it out in another way."""
+        tensor = _Tensor.from_address(address)
+        self._base.ggml_get_name.restype = ctypes.c_void_p
+        self._base.ggml_get_data.restype = ctypes.c_void_p
+        for function, expected in (("ggml_get_name", address + _Tensor.name.offset),
+                                   ("ggml_get_data", tensor.data)):
+            getattr(self._base, function).argtypes = [ctypes.c_void_p]
+            if getattr(self._base, function)(address) != expected:
+                raise StockError("the layout of ggml_tensor has changed")
+        return tensor
+
+    def operation(self, tensor):
+        """Name of the operation that computes a tensor: "MUL_MAT" ..."""
+        self._base.ggml_op_name.restype = ctypes.c_char_p
+        return self._base.ggml_op_name(tensor.op).decode()
 
     @property
     def has_quantizer(self):
         return hasattr(self._lib, "llama_model_quantize")
 
-    def quantize(self, source, target, file_type, threads=1):
-        """Writes `target`, the file `source` quantised by llama.cpp's own quantiser to a name of FILE_TYPES."""
+    def quantize(self, source, target, file_type, threads=1, importance=None):
+        """Writes `target`, the file `source` quantised by llama.cpp's own quantiser to a name of FILE_TYPES; from
+        a quantised source only "F32". Returns the library's log.
+        importance: {tensor name: float32 importance of each input, of all experts one after the other}."""
         self._log.clear()
         self._lib.llama_model_quantize_default_params.restype = _Opaque
         parameters = self._lib.llama_model_quantize_default_params()
         parameters.words[0] = threads                # nthread
         parameters.words[1] = FILE_TYPES[file_type]  # ftype
+        if parameters.words[4] != _QUANTIZE_FLAGS or any(parameters.words[5:14]):
+            raise StockError(f"llama_model_quantize_params has changed: {list(parameters.words[:16])}")
+        parameters.words[4] |= int(file_type == "F32")  # allow_requantize
+        if importance:
+            array = importance_array(importance)
+            address = ctypes.addressof(array)
+            parameters.words[_IMPORTANCE_WORD] = address & 0xffffffff
+            parameters.words[_IMPORTANCE_WORD + 1] = address >> 32
         self._lib.llama_model_quantize.argtypes = [ctypes.c_char_p, ctypes.c_char_p,
                                                    ctypes.POINTER(_Opaque)]
         if self._lib.llama_model_quantize(str(source).encode(), str(target).encode(),
                                           ctypes.byref(parameters)) != 0:
             self.refuse(f"stock llama.cpp does not quantise {source} to {file_type}")
+        return b"".join(self._log).decode("utf-8", "replace")
+
+
+def importance_array(importance):
+    """The C array of llama_model_imatrix_data for {name: float32 array}; it keeps the values alive."""
+    array = (_Importance * (len(importance) + 1))()
+    array.values = {name: np.ascontiguousarray(values, np.float32).ravel()
+                    for name, values in importance.items()}
+    for entry, (name, values) in zip(array, array.values.items()):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return array
+
+
+def strided(tensor, dtype):
+    """A view of a tensor's first three dimensions, outermost first. Valid until the next operation."""
+    shape, strides = tuple(tensor.ne[2::-1]), tuple(tensor.nb[2::-1])
+    room = sum((n - 1) * step for n, step in zip(shape, strides)) + np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, (ctypes.c_char * room).from_address(tensor.data), strides=strides)
 
 
 class StockModel:
     """A loaded model with one context of one sequence."""
 
-    def __init__(self, library, path, context, threads):
+    def __init__(self, library, path, context, threads, observer):
         self._library, self._lib = library, library._lib
+        self._observer, self._failure = observer, None
+        self._callback = _EVAL_CALLBACK(self._on_tensor)
         self._model = self._context = None
         library._log.clear()
         self._model = self._lib.llama_model_load_from_file(str(path).encode(),
@@ -165,7 +240,44 @@ class StockModel:
         if front != [512, 2048, 512, 1]:
             raise StockError(f"the front of llama_context_params has changed: defaults {front}")
         parameters.words[0] = parameters.words[1] = parameters.words[2] = context
+        if self._observer is not None:
+            self._observe(parameters)
         return parameters
+
+    def _observe(self, parameters):
+        """Sets cb_eval, and attention to F32 without flash attention, which rounds to F16. cb_eval and its data
+        are null, and F16 twice follows; three kinds left to the model and flash attention left to the library
+        are -1 each."""
+        words, unset = list(parameters.words), 0xffffffff
+        places = [i for i in range(4, 64, 2) if words[i:i + 6] == [0, 0, 0, 0, _TYPE_F16, _TYPE_F16]]
+        kinds = [i for i in range(4, 64) if words[i:i + 4] == [unset] * 4]
+        if len(places) != 1 or len(kinds) != 1:
+            raise StockError(f"llama_context_params has changed: {words[:48]}")
+        parameters.words[kinds[0] + 3] = 0
+        address = ctypes.cast(self._callback, ctypes.c_void_p).value
+        first = places[0]
+        parameters.words[first], parameters.words[first + 1] = address & 0xffffffff, address >> 32
+        parameters.words[first + 4] = parameters.words[first + 5] = _TYPE_F32
+
+    def _on_tensor(self, address, ask, _data):
+        try:
+            tensor = self._library.check_tensor(address)
+            operation = self._library.operation(tensor)
+            if operation not in ("MUL_MAT", "MUL_MAT_ID"):
+                return not ask
+            weight = _Tensor.from_address(tensor.src[0])
+            rows = _Tensor.from_address(tensor.src[1])
+            wanted = weight.name.endswith(b".weight") and rows.type == _TYPE_F32
+            if ask or not wanted:
+                return wanted or not ask
+            experts = None
+            if operation == "MUL_MAT_ID":
+                experts = strided(_Tensor.from_address(tensor.src[2]), np.int32)[0]
+            shape = tuple(weight.ne[2::-1])
+            self._observer(weight.name.decode(), strided(rows, np.float32), experts, shape)
+        except Exception as error:  # an exception cannot pass through C
+            self._failure = error
+        return True
 
     def __enter__(self):
         return self
@@ -201,6 +313,8 @@ class StockModel:
                 batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
             self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
             code = self._lib.llama_decode(self._context, batch)
+            if self._failure is not None:
+                raise self._failure
             if code != 0:
                 self._library.refuse(f"llama_decode returned {code}")
             rows = [np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._context, i),

@@ -12,6 +12,8 @@
 #include "cli/options.h"
 #include "cli/provenance.h"
 #include "compress/compressor.h"
+#include "compress/quantizer_methods.h"
+#include "compress/statistics_use.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
 #include "model/fingerprint.h"
@@ -31,6 +33,12 @@ struct Options {
   unsigned threads = 0;
   std::string isa;
   std::optional<std::string> report;
+  std::string method = "hessian";
+  std::string hessians = "expert";
+  std::string statistics;
+  std::optional<Bytes> max_memory;
+  bool sequential = false;
+  bool restart = false;
   bool portable = false;
   bool force = false;
 };
@@ -88,14 +96,25 @@ void report_losses(const model::Checkpoint& source, bool portable, Log& log) {
   }
 }
 
+/// The options that decide how matrices are quantised.
+std::string recorded_quantiser(const Options& options) {
+  std::string text = fmt::format(" --hessians {} --method {}", options.hessians, options.method);
+  if (options.sequential) text += " --sequential";
+  return text;
+}
+
 /// The command with what decides the output's bytes, without paths.
 std::string recorded_command(const Options& options) {
   std::string command = "compress";
   command += options.bits ? fmt::format(" --bits {}", *options.bits)
                           : fmt::format(" --budget {}", options.budget);
   for (const std::string& path : options.data) command += " --data " + model::path_label(path);
+  if (!options.statistics.empty()) {
+    command += " --statistics " + model::path_label(options.statistics);
+  }
   if (options.data.empty()) return command;
-  return command + fmt::format(" --tokens {} --context {}", options.tokens, options.context);
+  return command + fmt::format(" --tokens {} --context {}", options.tokens, options.context) +
+         recorded_quantiser(options);
 }
 
 void write_report(const Options& options, const Context& context,
@@ -116,6 +135,45 @@ void write_report(const Options& options, const Context& context,
                       dump_json(record, true) + "\n");
 }
 
+/// What is known of the inputs.
+struct Text {
+  std::optional<metrics::WindowSet> windows;
+  std::optional<compress::InputMoments> moments;
+  std::optional<metrics::WindowSet> probe;
+};
+
+Text read_text(const Options& options, const model::Checkpoint& checkpoint, Log& log) {
+  Text text;
+  if (!options.statistics.empty()) {
+    const auto statistics = compress::StatisticsFile::open(options.statistics);
+    statistics.require_model(checkpoint);
+    text.moments = compress::load_moments(statistics, checkpoint.spec(),
+                                          [](const std::string&) { return 1.0; });
+    text.probe = compress::held_out_text(statistics, checkpoint.spec().vocab_size);
+    if (text.probe->windows.empty()) text.probe.reset();
+  }
+  if (!options.data.empty()) {
+    const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
+    text.windows =
+        metrics::make_windows(tokenizer, metrics::read_documents(options.data),
+                              {.context = std::min<std::size_t>(
+                                   options.context, checkpoint.spec().max_position_embeddings),
+                               .max_tokens = options.tokens});
+  } else if (options.statistics.empty()) {
+    log.warn(
+        "neither --data nor --statistics: the weights alone decide, without knowing which of them "
+        "matter");
+  }
+  return text;
+}
+
+/// Method names for --method's help.
+std::vector<std::string> method_names() {
+  std::vector<std::string> names;
+  for (const auto& method : compress::quantizer_methods()) names.emplace_back(method.name);
+  return names;
+}
+
 void run(const Options& options, Context& context) {
   if (options.budget.empty() == !options.bits.has_value()) {
     fail(ErrorCode::kUsage, "give either --budget or --bits: how large may the result be?");
@@ -131,20 +189,19 @@ void run(const Options& options, Context& context) {
   }
   compress_options.engine = {options.threads, options.isa};
   compress_options.metadata = provenance(checkpoint, recorded_command(options));
-  std::optional<metrics::WindowSet> windows;
-  if (!options.data.empty()) {
-    const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
-    windows =
-        metrics::make_windows(tokenizer, metrics::read_documents(options.data),
-                              {.context = std::min<std::size_t>(
-                                   options.context, checkpoint.spec().max_position_embeddings),
-                               .max_tokens = options.tokens});
-  } else {
-    context.log.warn("no --data: the weights alone decide, without knowing which of them matter");
-  }
+  compress_options.hessians = *compress::find_hessian_scope(options.hessians);
+  compress_options.quantizer = compress::find_quantizer_method(options.method)->options;
+  compress_options.sequential = options.sequential;
+  compress_options.max_memory = options.max_memory;
+  compress_options.restart = options.restart;
+  compress_options.run = {{"version", std::string(version())}, {"method", options.method}};
+  const Text text = read_text(options, checkpoint, context.log);
+  if (text.moments) compress_options.moments = &*text.moments;
+  if (text.probe) compress_options.probe = &*text.probe;
   if (options.report) create_report_folder(*options.report);
-  const compress::CompressResult result = compress::compress_model(
-      checkpoint, options.output, windows ? &*windows : nullptr, compress_options, context.log);
+  const compress::CompressResult result =
+      compress::compress_model(checkpoint, options.output, text.windows ? &*text.windows : nullptr,
+                               compress_options, context.log);
   if (options.report) write_report(options, context, compress_options.file_budget, result);
   context.log.clear_progress();
   print_summary(context.out, result);
@@ -168,6 +225,23 @@ Action declare(CLI::App& app) {
             1 << 20);
   add_threads(app, options->threads);
   add_isa(app, options->isa);
+  add_text(app,
+           {"--statistics", "FILE",
+            "what `winnow profile` wrote of this model: in the place of --data, or beside it to "
+            "measure divergence on its held-out text"},
+           options->statistics);
+  add_choice(app, {"--method", "NAME", "how codes and scales are chosen where there is --data"},
+             method_names(), options->method);
+  add_choice(app,
+             {"--hessians", "SCOPE",
+              "what errors are weighted with: full Hessians for each expert, for all experts of a "
+              "layer together, or their diagonals only"},
+             {"expert", "layer", "diagonal"}, options->hessians);
+  add_flag(app, "--sequential", options->sequential,
+           "measure inputs behind the layers that are quantised already");
+  add_bytes(app, {"--max-memory", "BYTES", "memory of the whole process: 4GiB, 500MB"},
+            options->max_memory);
+  add_flag(app, "--restart", options->restart, "begin anew where a run was broken off");
   add_text(app, {"--report", "DIR", "write compress.json there: every option considered and taken"},
            options->report);
   add_flag(app, "--portable", options->portable,

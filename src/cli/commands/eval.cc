@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -29,6 +30,7 @@ struct Options {
   std::string isa;
   kernels::KvType kv_type = kernels::KvType::kF32;
   std::optional<std::string> json;
+  std::optional<std::string> tokens_out;
 };
 
 void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
@@ -70,6 +72,18 @@ void require_positions(const model::Checkpoint& checkpoint, std::size_t context)
        checkpoint.spec().max_position_embeddings, checkpoint.file().name());
 }
 
+/// One list per measure over all scored tokens: what a paired comparison of models needs.
+void write_tokens(const Options& options, Context& context, const metrics::WindowSet& windows,
+                  std::span<const metrics::ScoredToken> tokens) {
+  Json json;
+  json["schema_version"] = 1;
+  json["model"] = options.model;
+  if (options.reference) json["reference"] = *options.reference;
+  json["context"] = options.context;
+  json.update(metrics::to_json(tokens, windows.domains, options.reference.has_value()));
+  write_json(context, *options.tokens_out, json);
+}
+
 void run(const Options& options, Context& context) {
   const auto checkpoint = model::Checkpoint::open(options.model);
   require_positions(checkpoint, options.context);
@@ -88,8 +102,11 @@ void run(const Options& options, Context& context) {
   // The reference keeps F32, so that the type's own share in the distance can be measured.
   engine_options.kv_type = options.kv_type;
   engine::Engine model(checkpoint, engine_options, context.log);
+  std::vector<metrics::ScoredToken> tokens;
   const metrics::Evaluation evaluation =
-      metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log);
+      metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log,
+                        options.tokens_out ? &tokens : nullptr);
+  if (options.tokens_out) write_tokens(options, context, windows, tokens);
 
   Json json;
   json["schema_version"] = 1;
@@ -122,6 +139,8 @@ Action declare(CLI::App& app) {
   add_isa(app, options->isa);
   add_kv_type(app, options->kv_type);
   add_json(app, options->json);
+  add_text(app, {"--tokens-out", "FILE", "also write what each token scored, as JSON"},
+           options->tokens_out);
   return [options](Context& context) { run(*options, context); };
 }
 

@@ -14,6 +14,7 @@
 #include "cli/options.h"
 #include "cli/provenance.h"
 #include "compress/coverage.h"
+#include "compress/imatrix_use.h"
 #include "compress/profiler.h"
 #include "compress/statistics_merge.h"
 #include "metrics/text_data.h"
@@ -36,6 +37,7 @@ struct Options {
   unsigned threads = 0;
   std::string isa;
   std::optional<std::string> json;
+  std::optional<std::string> imatrix;
 };
 
 // Rankings of experts by fewer tokens are mostly chance.
@@ -127,8 +129,9 @@ void report(const Options& options, Context& context,
 
 void merge(const Options& options, const model::Checkpoint& checkpoint, Context& context) {
   const std::vector<std::filesystem::path> inputs(options.merge.begin(), options.merge.end());
+  using Start = compress::PartialOutput::Start;
   compress::merge_statistics(checkpoint, inputs, options.output, std::string(version()),
-                             context.log);
+                             options.restart ? Start::kRestart : Start::kResume, context.log);
 }
 
 void run(const Options& options, Context& context) {
@@ -137,6 +140,12 @@ void run(const Options& options, Context& context) {
   }
   const auto checkpoint = model::Checkpoint::open(options.model);
   check_output_path(checkpoint, options.output, options.force);
+  if (options.imatrix) {
+    check_output_path(checkpoint, *options.imatrix, options.force);
+    if (*options.imatrix == options.output) {
+      fail(ErrorCode::kUsage, "--imatrix: names the same file as --output");
+    }
+  }
   std::optional<compress::ProfileResult> result;
   if (!options.merge.empty()) {
     merge(options, checkpoint, context);
@@ -152,6 +161,10 @@ void run(const Options& options, Context& context) {
     profile_options.version = std::string(version());
     result =
         compress::profile_model(checkpoint, text, options.output, profile_options, context.log);
+  }
+  if (options.imatrix) {
+    compress::write_imatrix(compress::StatisticsFile::open(options.output), checkpoint.spec(),
+                            *options.imatrix);
   }
   report(options, context, result);
 }
@@ -174,6 +187,12 @@ Action declare(CLI::App& app) {
             {"--max-memory", "BYTES",
              "memory of the whole process: 4GiB, 500MB; hidden states that do not fit are files"},
             options->max_memory);
+  add_text(
+      app,
+      {"--imatrix", "FILE",
+       "also write llama.cpp's importance matrix: as GGUF when the name ends in .gguf, else in "
+       "the older binary form"},
+      options->imatrix);
   add_flag(app, "--keep-states", options->keep_states,
            "keep the hidden states of every layer in STATS.states/");
   add_flag(app, "--restart", options->restart, "begin anew where a run was broken off");

@@ -56,9 +56,7 @@ class ExpertOutputs final : public StatisticCollector {
         for (std::size_t i = 0; i < k; ++i) {
           const std::size_t slot = slots.slot_of[t * k + i];
           const auto a = slots.outputs.row(slot);
-          float largest = 0;
-          for (const float value : a) largest = std::max(largest, std::fabs(value));
-          largest_of_slot_[slot] = largest;
+          largest_of_slot_[slot] = largest_magnitude(a);
           for (std::size_t j = 0; j <= i; ++j) {
             products_[(t * k + i) * k + j] = dot(a, slots.outputs.row(slots.slot_of[t * k + j]));
           }

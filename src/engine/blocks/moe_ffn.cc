@@ -166,26 +166,28 @@ void MoeFfn::down_and_combine(const Compute& compute, std::span<const Job> jobs,
 }
 
 void MoeFfn::observe(Site site, LayerId layer, std::span<const Job> jobs,
-                     tensor::MatrixView<const float> x, Observer* observer) const {
-  if (observer == nullptr) return;
+                     tensor::MatrixView<const float> x, Observer& observer) const {
   for (const Job& job : jobs) {
-    observer->on_expert_input(site, layer, job.expert, x.rows_from(job.first_slot, job.slots),
-                              std::span(grouped_.weights).subspan(job.first_slot, job.slots));
+    observer.on_expert_input(site, layer, job.expert, x.rows_from(job.first_slot, job.slots),
+                             std::span(grouped_.weights).subspan(job.first_slot, job.slots));
   }
 }
 
 bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
                              LayerId layer, tensor::MatrixView<float> out, Observer* observer) {
   std::vector<Job> jobs;
-  bool values = observer != nullptr;
+  const bool observed = observer != nullptr && observer->wants_expert_inputs();
+  bool values = observed;
   for (const experts::PinnedExpert& pinned : ready) {
     jobs.push_back(make_job(compute, layer, pinned));
     values = values || jobs.back().wants_values();
   }
   if (values) gather_values(compute, input_.values());
-  observe(Site::kExpertInput, layer, jobs, std::as_const(slot_values_).view(), observer);
+  if (observed) {
+    observe(Site::kExpertInput, layer, jobs, std::as_const(slot_values_).view(), *observer);
+  }
   gate_and_up(compute, jobs);
-  observe(Site::kExpertInner, layer, jobs, std::as_const(gate_).view(), observer);
+  if (observed) observe(Site::kExpertInner, layer, jobs, std::as_const(gate_).view(), *observer);
   if (jobs.size() == grouped_.experts.size() && out.rows <= kFewTokens) {
     down_and_combine(compute, jobs, out);
     return true;

@@ -37,7 +37,7 @@ class MoeFfn {
   bool compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
                        LayerId layer, tensor::MatrixView<float> out, Observer* observer);
   void observe(Site site, LayerId layer, std::span<const Job> jobs,
-               tensor::MatrixView<const float> x, Observer* observer) const;
+               tensor::MatrixView<const float> x, Observer& observer) const;
   void gate_and_up(const Compute& compute, std::span<const Job> jobs);
   void gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker);
   void down(const Compute& compute, std::span<const Job> jobs);

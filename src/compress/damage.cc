@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/damage.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace winnow::compress {
+
+void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,
+                   engine::LayerRunner& runner, const model::ModelSpec& spec,
+                   const WindowBatches& probe, const SweepMemory& memory, Log& log) {
+  std::vector<WeightVariant> variants;
+  std::vector<NoisePoint*> points;
+  for (TensorGroup& group : groups) {
+    for (NoisePoint& point : group.noise) {
+      if (!(point.error > 0)) continue;
+      points.push_back(&point);
+      variants.emplace_back();
+      variants.back().changes[key_of(group)] = [&packer, &group, &point] {
+        return packer.noise(group, point);
+      };
+    }
+  }
+  const std::vector<double> divergences =
+      measure_divergences(runner, spec, probe, variants, memory, log);
+  for (std::size_t i = 0; i < points.size(); ++i) points[i]->kl = std::max(divergences[i], 0.0);
+}
+
+double expected_kl(std::span<const NoisePoint> noise, double error) {
+  const NoisePoint* below = nullptr;
+  const NoisePoint* above = nullptr;
+  for (const NoisePoint& point : noise) {
+    if (!(point.error > 0)) continue;
+    if (point.error <= error && (below == nullptr || point.error > below->error)) below = &point;
+    if (point.error > error && (above == nullptr || point.error < above->error)) above = &point;
+  }
+  if (below == nullptr && above == nullptr) return 0;
+  if (below == nullptr || above == nullptr || !(below->kl > 0) || !(above->kl > below->kl)) {
+    const NoisePoint& nearest = below == nullptr ? *above : *below;
+    return nearest.kl * (error / nearest.error);
+  }
+  const double share = std::log(error / below->error) / std::log(above->error / below->error);
+  return below->kl * std::pow(above->kl / below->kl, share);
+}
+
+void predict_damage(std::vector<TensorGroup>& groups) {
+  for (TensorGroup& group : groups) {
+    for (const NoisePoint& point : group.noise) {
+      if (!(point.error > 0)) continue;
+      group.kl_per_error = point.kl / point.error;
+      break;
+    }
+    for (GroupOption& option : group.options) {
+      option.predicted_kl = option.error > 0 ? expected_kl(group.noise, option.error) : 0;
+    }
+  }
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,29 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// From errors of layer outputs to divergence of the whole model.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "compress/divergence_sweep.h"
+#include "compress/group_packer.h"
+#include "compress/tensor_group.h"
+
+namespace winnow::compress {
+
+/// Measures `kl` of all noise points in one sweep: the model with one group's weights rounded, all
+/// others as they are.
+void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,
+                   engine::LayerRunner& runner, const model::ModelSpec& spec,
+                   const WindowBatches& probe, const SweepMemory& memory, Log& log);
+
+/// Divergence that an error of a group is expected to cause: on the line through the origin below
+/// the smallest noise and above the largest, and between two points on the straight line through
+/// them in logarithms. 0 without noise points.
+double expected_kl(std::span<const NoisePoint> noise, double error);
+
+/// Fills `predicted_kl` of all options and `kl_per_error` from the noise points.
+void predict_damage(std::vector<TensorGroup>& groups);
+
+}  // namespace winnow::compress

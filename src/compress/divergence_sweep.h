@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The KL divergence that each of many changes of the weights causes, all measured in one pass over
+// the layers: each changed model is a stream of hidden states of its own from the first layer that
+// it changes, and only one layer's weights are in memory.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "compress/tensor_group.h"
+#include "compress/window_stream.h"
+#include "engine/layer_runner.h"
+
+namespace winnow::compress {
+
+/// A group of matrices: its role and layer (0 for roles without layers).
+using GroupKey = std::pair<model::Role, std::uint32_t>;
+inline GroupKey key_of(const TensorGroup& group) { return {group.role, index(group.layer)}; }
+
+/// A changed model: which groups are other than the original's, and how to make them. Called when
+/// the group's layer is loaded, once or twice (an embedding that is also the output matrix).
+struct WeightVariant {
+  std::map<GroupKey, std::function<PackedGroup()>> changes;
+};
+
+struct SweepMemory {
+  /// For the hidden states of all streams; those that do not fit are files in `folder`.
+  std::optional<Bytes> states;
+  std::filesystem::path folder;
+};
+
+/// Mean KL(unchanged || variant) over the scored tokens of `batches`, nats, for each variant; the
+/// same for any number of threads. Holds one layer's weights, the changed groups of one layer of
+/// one variant, and (1 + variants) x tokens x hidden_size floats of states. Throws as LayerRunner
+/// does, and Error{kInterrupted}.
+std::vector<double> measure_divergences(engine::LayerRunner& runner, const model::ModelSpec& spec,
+                                        const WindowBatches& batches,
+                                        std::span<const WeightVariant> variants,
+                                        const SweepMemory& memory, Log& log);
+
+}  // namespace winnow::compress

@@ -1,0 +1,388 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Packing under the Hessians of the inputs, which are collected layer by layer, used, and freed.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "compress/group_packer.h"
+#include "compress/packed_groups.h"
+#include "compress/window_stream.h"
+#include "model/exporter.h"
+#include "os/file.h"
+
+namespace winnow::compress {
+namespace {
+
+using engine::Site;
+using model::Role;
+
+// A matrix is quantised in stretches of about this many weights.
+constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
+// An option's error is measured on so many rows of a group, at least kLeastRows of each of at most
+// kSampledParts of its matrices.
+constexpr std::size_t kSampledRows = 256;
+constexpr std::size_t kLeastRows = 8;
+constexpr std::size_t kSampledParts = 32;
+constexpr Bytes kLongestCosts{std::uint64_t{16} << 20};
+
+/// The matrix of a group of one expert, and the Hessian of its input.
+using MatrixVisitor =
+    std::function<void(const TensorGroup& group, ExpertId expert, PreparedHessian& hessian)>;
+
+/// Which matrices and rows stand for a group. Evenly spread; the same for every codec, so that
+/// errors of different codecs compare.
+struct Sample {
+  std::size_t parts, rows;
+  explicit Sample(const TensorGroup& group)
+      : parts(std::min(group.parts, kSampledParts)),
+        rows(std::min(group.rows, std::max(kLeastRows, kSampledRows / parts))) {}
+
+  static bool has(std::size_t index, std::size_t count, std::size_t total) {
+    return (index + 1) * count / total != index * count / total;
+  }
+  bool has_part(const TensorGroup& group, ExpertId expert) const {
+    return has(index(expert), parts, group.parts);
+  }
+  /// Weights of the group for each sampled one.
+  double scale(const TensorGroup& group) const {
+    return static_cast<double>(group.parts * group.rows) / static_cast<double>(parts * rows);
+  }
+};
+
+class HessianPacker final : public GroupPacker {
+ public:
+  HessianPacker(const PackerContext& context, const CalibrationText& text,
+                const HessianPackerOptions& options)
+      : context_(context),
+        spec_(context.source.spec()),
+        options_(options),
+        cache_(context.folder),
+        calibration_(text.calibration.windows, options.batch_tokens),
+        held_out_(text.held_out.windows, options.batch_tokens) {}
+
+  void measure(std::vector<TensorGroup>& groups) override;
+  PackedGroup noise(const TensorGroup& group, const NoisePoint& point) override {
+    return pack_group(context_.source, group, *point.codec, nullptr, context_.runner.pool(),
+                      context_.log);
+  }
+  void prepare(std::span<const PackOrder> orders) override;
+  PackedGroup pack(const PackOrder& order) override;
+  void pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
+                 std::span<std::byte> out) override;
+
+ private:
+  using Groups = std::vector<const TensorGroup*>;
+  /// Runs the text through the layers; `visit` sees every matrix of `groups`, and `finish` is
+  /// called when all of a layer's have been seen (nothing: those without a layer).
+  void walk(const Groups& groups, const std::string& stage, const MatrixVisitor& visit,
+            const std::function<void(std::optional<LayerId>)>& finish);
+  void walk_layer(LayerId layer, const Groups& groups, const CalibrationStreams& text,
+                  const MatrixVisitor& visit);
+  void walk_output(const Groups& groups, const CalibrationStreams& text,
+                   const MatrixVisitor& visit);
+  bool is_lookup(Role role) const {
+    return role == Role::kTokenEmbedding && !spec_.tie_word_embeddings;
+  }
+
+  tensor::Matrix<float> sampled_rows(const TensorGroup& group, ExpertId expert,
+                                     const Sample& sample) const;
+  void add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian);
+  double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian);
+  std::filesystem::path costs_path(const TensorGroup& group) const;
+  bool load_costs(TensorGroup& group) const;
+  void save_costs(const TensorGroup& group) const;
+  void quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
+                std::span<std::byte> out);
+
+  void advance(LayerId layer, WindowStream& calibration, WindowStream& held_out);
+
+  PackerContext context_;
+  const model::ModelSpec& spec_;
+  HessianPackerOptions options_;
+  std::span<const PackOrder> sequence_;  // whose matrices the text runs through, when sequential
+  PackedGroups cache_;
+  WindowBatches calibration_, held_out_;
+};
+
+void HessianPacker::walk_layer(LayerId layer, const Groups& groups, const CalibrationStreams& text,
+                               const MatrixVisitor& visit) {
+  std::vector<Site> sites;
+  for (const TensorGroup* group : groups) {
+    const Site site = site_of(group->role);
+    if (std::find(sites.begin(), sites.end(), site) == sites.end()) sites.push_back(site);
+  }
+  visit_layer_hessians(context_.runner, spec_, layer, sites, text, options_.hessians, context_.log,
+                       [&](Site site, ExpertId expert, PreparedHessian& hessian) {
+                         for (const TensorGroup* group : groups) {
+                           if (site_of(group->role) != site) continue;
+                           with_context(group->name(), [&] { visit(*group, expert, hessian); });
+                         }
+                       });
+}
+
+void HessianPacker::walk_output(const Groups& groups, const CalibrationStreams& text,
+                                const MatrixVisitor& visit) {
+  context_.runner.load_output();
+  visit_output_hessian(context_.runner, spec_, text, context_.log,
+                       [&](Site, ExpertId expert, PreparedHessian& hessian) {
+                         for (const TensorGroup* group : groups) {
+                           if (is_lookup(group->role)) continue;
+                           with_context(group->name(), [&] { visit(*group, expert, hessian); });
+                         }
+                       });
+}
+
+void HessianPacker::walk(const Groups& groups, const std::string& stage, const MatrixVisitor& visit,
+                         const std::function<void(std::optional<LayerId>)>& finish) {
+  if (groups.empty()) return;
+  std::map<std::uint32_t, Groups> by_layer;
+  Groups others;
+  for (const TensorGroup* group : groups) {
+    const bool per_layer = model::traits(group->role).per_layer;
+    (per_layer ? by_layer[index(group->layer)] : others).push_back(group);
+  }
+  const auto stream = [&](const WindowBatches& batches, const char* name) {
+    return WindowStream(batches, spec_.hidden_size,
+                        options_.states_on_disk ? context_.folder / name : std::filesystem::path());
+  };
+  WindowStream calibration = stream(calibration_, "states-calibration");
+  WindowStream held_out = stream(held_out_, "states-held-out");
+  const CalibrationStreams text{calibration, held_out_.batches.empty() ? nullptr : &held_out};
+  calibration.embed(context_.runner, nullptr, context_.log);
+  held_out.embed(context_.runner, nullptr, context_.log);
+  for (const TensorGroup* group : others) {
+    if (!is_lookup(group->role)) continue;
+    PreparedHessian identity(Hessian::identity(spec_.hidden_size));
+    with_context(group->name(), [&] { visit(*group, ExpertId{}, identity); });
+  }
+  const std::uint32_t last = by_layer.empty() ? 0 : by_layer.rbegin()->first + 1;
+  const bool needs_all = std::any_of(others.begin(), others.end(),
+                                     [&](const TensorGroup* g) { return !is_lookup(g->role); });
+  const std::uint32_t layers = needs_all ? spec_.num_hidden_layers : last;
+  for (std::uint32_t layer = 0; layer < layers; ++layer) {
+    context_.runner.load(LayerId{layer});
+    if (const auto found = by_layer.find(layer); found != by_layer.end()) {
+      walk_layer(LayerId{layer}, found->second, text, visit);
+      finish(LayerId{layer});
+    }
+    if (layer + 1 < layers || needs_all) {
+      advance(LayerId{layer}, calibration, held_out);
+    }
+    context_.log.progress(stage, layer + 1, layers, "layers");
+  }
+  if (needs_all) walk_output(others, text, visit);
+  if (!others.empty()) finish(std::nullopt);
+}
+
+/// Through the layer as it is, or as it will be.
+void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStream& held_out) {
+  std::vector<PackedGroup> packed;  // borrowed by the runner
+  for (const PackOrder& order : sequence_) {
+    if (!model::traits(order.group->role).per_layer || order.group->layer != layer) continue;
+    packed.push_back(pack(order));
+    context_.runner.override_weights(order.group->role, packed.back().parts);
+  }
+  calibration.run(context_.runner, calibration, nullptr, context_.log);
+  held_out.run(context_.runner, held_out, nullptr, context_.log);
+  context_.runner.restore_weights();
+}
+
+tensor::Matrix<float> HessianPacker::sampled_rows(const TensorGroup& group, ExpertId expert,
+                                                  const Sample& sample) const {
+  const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
+  tensor::Matrix<float> rows(sample.rows, ref.cols);
+  std::size_t next = 0;
+  for (std::size_t r = 0; r < ref.rows; ++r) {
+    if (Sample::has(r, sample.rows, ref.rows)) {
+      context_.source.read_floats(ref, r, 1, rows.row(next++));
+    }
+  }
+  WINNOW_CHECK(next == sample.rows);
+  return rows;
+}
+
+/// Loss, summed over the tokens that judge, of plain rounding with all columns alike.
+double HessianPacker::plain_loss(ConstMatrix weights, const quant::Codec& codec,
+                                 PreparedHessian& hessian) {
+  const std::size_t blocks = weights.cols / codec.block_size;
+  const std::size_t row_bytes = blocks * codec.block_bytes;
+  std::vector<std::byte> bytes(weights.rows * row_bytes);
+  context_.runner.pool().run(weights.rows, [&](std::size_t r, unsigned) {
+    codec.encode(weights.row(r).data(), blocks, nullptr, bytes.data() + r * row_bytes);
+  });
+  const RowDecoder decode_row = [&](std::size_t r, std::span<float> values) {
+    codec.decode(bytes.data() + r * row_bytes, blocks, values.data());
+  };
+  return quadratic_loss(weights, hessian.dense_judge(), decode_row, context_.runner.pool());
+}
+
+void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
+  const Sample sample(group);
+  if (!sample.has_part(group, expert)) return;
+  const tensor::Matrix<float> rows = sampled_rows(group, expert, sample);
+  // Sums over tokens: experts that see more of the text count more.
+  const double tokens = static_cast<double>(
+      std::max<std::uint64_t>(held_out_.tokens != 0 ? held_out_.tokens : calibration_.tokens, 1));
+  const double scale = sample.scale(group) / tokens;
+  HessianQuantizerOptions quick = options_.quantizer;
+  if (!quick.dampings.empty()) quick.dampings = {quick.dampings.front()};
+  std::vector<std::byte> bytes;
+  for (GroupOption& option : group.options) {
+    context_.log.check_interrupt();
+    if (is_stored_as(context_.source, group, *option.codec)) continue;  // copied: no error
+    bytes.resize(rows.rows() * (rows.cols() / option.codec->block_size) *
+                 option.codec->block_bytes);
+    const QuantizerReport report =
+        quantize_matrix(rows.view(), *option.codec, hessian, quick, context_.runner.pool(), bytes);
+    const double judged = std::max(hessian.judge().tokens(), 1.0);
+    option.error += std::max(report.chosen().held_out_loss, 0.0) * judged * scale;
+  }
+  for (NoisePoint& point : group.noise) {
+    point.error += std::max(plain_loss(rows.view(), *point.codec, hessian), 0.0) * scale;
+  }
+}
+
+std::filesystem::path HessianPacker::costs_path(const TensorGroup& group) const {
+  return context_.folder /
+         fmt::format("costs-{}-{:05}.json", model::traits(group.role).name, index(group.layer));
+}
+
+void HessianPacker::save_costs(const TensorGroup& group) const {
+  Json json;
+  for (const GroupOption& option : group.options) {
+    json["options"][std::string(option.codec->name)] = option.error;
+  }
+  for (const NoisePoint& point : group.noise) {
+    json["noise"][std::string(point.codec->name)] = point.error;
+  }
+  os::write_text_file(costs_path(group), dump_json(json) + "\n");
+  context_.saved();
+}
+
+bool HessianPacker::load_costs(TensorGroup& group) const {
+  const auto path = costs_path(group);
+  if (!std::filesystem::exists(path)) return false;
+  const Json json = parse_json(os::read_text_file(path, kLongestCosts), path.string());
+  try {
+    for (GroupOption& option : group.options) {
+      option.error = json.at("options").at(std::string(option.codec->name)).get<double>();
+    }
+    for (NoisePoint& point : group.noise) {
+      point.error = json.at("noise").at(std::string(point.codec->name)).get<double>();
+    }
+  } catch (const Json::exception&) {
+    fail_data("{}: is no record of costs; add --restart to begin anew", path.string());
+  }
+  return true;
+}
+
+void HessianPacker::measure(std::vector<TensorGroup>& groups) {
+  Groups missing;
+  for (TensorGroup& group : groups) {
+    group.noise = noise_points(group, context_.source);
+    if (!load_costs(group)) missing.push_back(&group);
+  }
+  const auto mutable_group = [&](const TensorGroup& group) -> TensorGroup& {
+    return groups[static_cast<std::size_t>(&group - groups.data())];
+  };
+  walk(
+      missing, "measuring",
+      [&](const TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
+        add_errors(mutable_group(group), expert, hessian);
+      },
+      [&](std::optional<LayerId> layer) {
+        for (const TensorGroup* group : missing) {
+          const bool per_layer = model::traits(group->role).per_layer;
+          if (per_layer != layer.has_value() || (layer && group->layer != *layer)) continue;
+          save_costs(*group);
+        }
+      });
+}
+
+void HessianPacker::quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
+                             std::span<std::byte> out) {
+  const model::TensorRef ref = context_.source.at(order.group->role, order.group->layer, expert);
+  if (&ref.codec() == order.codec) {  // copied: encoding it again could only lose
+    context_.source.read_rows(ref, 0, ref.rows, out);
+    return;
+  }
+  const std::size_t row_bytes = ref.cols / order.codec->block_size * order.codec->block_bytes;
+  const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
+  tensor::Matrix<float> weights;
+  for (std::size_t row = 0; row < ref.rows; row += chunk) {
+    context_.log.check_interrupt();
+    const std::size_t count = std::min(chunk, ref.rows - row);
+    weights.reshape(count, ref.cols);
+    context_.source.read_floats(ref, row, count, weights.flat());
+    quantize_matrix(std::as_const(weights).view(), *order.codec, hessian, options_.quantizer,
+                    context_.runner.pool(), out.subspan(row * row_bytes, count * row_bytes));
+  }
+}
+
+void HessianPacker::prepare(std::span<const PackOrder> orders) {
+  std::map<const TensorGroup*, std::vector<const quant::Codec*>> wanted;
+  Groups groups;
+  for (const PackOrder& order : orders) {
+    if (order.codec->is_float() || cache_.has(*order.group, *order.codec)) continue;
+    if (is_stored_as(context_.source, *order.group, *order.codec)) continue;
+    std::vector<const quant::Codec*>& codecs = wanted[order.group];
+    if (codecs.empty()) groups.push_back(order.group);
+    if (std::find(codecs.begin(), codecs.end(), order.codec) == codecs.end()) {
+      codecs.push_back(order.codec);
+    }
+  }
+  if (options_.sequential) sequence_ = orders;
+  std::map<std::pair<const TensorGroup*, const quant::Codec*>, std::vector<std::byte>> packed;
+  walk(
+      groups, "quantising",
+      [&](const TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
+        for (const quant::Codec* codec : wanted.at(&group)) {
+          std::vector<std::byte>& bytes = packed[{&group, codec}];
+          bytes.resize(packed_bytes(group, *codec).value);
+          const std::size_t part_bytes = bytes.size() / group.parts;
+          quantize({&group, codec}, expert, hessian,
+                   std::span(bytes).subspan(index(expert) * part_bytes, part_bytes));
+        }
+      },
+      [&](std::optional<LayerId> /*layer*/) {
+        for (const auto& [key, bytes] : packed) cache_.write(*key.first, *key.second, bytes);
+        packed.clear();
+        context_.saved();
+      });
+}
+
+PackedGroup HessianPacker::pack(const PackOrder& order) {
+  if (cache_.has(*order.group, *order.codec)) return cache_.read(*order.group, *order.codec);
+  return noise(*order.group, {order.codec, 0, 0});  // a float codec, or as it is stored
+}
+
+void HessianPacker::pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
+                              std::span<std::byte> out) {
+  const TensorGroup& group = *order.group;
+  const std::size_t row_bytes = group.cols / order.codec->block_size * order.codec->block_bytes;
+  if (cache_.has(group, *order.codec)) {
+    const std::uint64_t row = std::uint64_t{index(expert)} * group.rows + first;
+    cache_.read_at(group, *order.codec, row * row_bytes, out);
+    return;
+  }
+  const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
+  const std::size_t rows = out.size() / row_bytes;
+  std::vector<float> weights(rows * ref.cols);
+  context_.source.read_floats(ref, first, rows, weights);
+  model::encode_rows(*order.codec, weights, rows, ref.cols, {}, out, context_.runner.pool());
+}
+
+}  // namespace
+
+std::unique_ptr<GroupPacker> make_hessian_packer(const PackerContext& context,
+                                                 const CalibrationText& text,
+                                                 const HessianPackerOptions& options) {
+  return std::make_unique<HessianPacker>(context, text, options);
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,237 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/layer_hessians.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "compress/hessian_collector.h"
+
+namespace winnow::compress {
+namespace {
+
+using engine::Site;
+
+constexpr std::array<std::pair<std::string_view, HessianScope>, 3> kScopes = {
+    {{"expert", HessianScope::kExpert},
+     {"layer", HessianScope::kLayer},
+     {"diagonal", HessianScope::kDiagonal}}};
+
+bool is_expert_site(Site site) { return site == Site::kExpertInput || site == Site::kExpertInner; }
+
+/// Sums of the calibration text and of the held-out text.
+struct Sums {
+  HessianCollector calibration;
+  std::optional<HessianCollector> held_out;
+};
+
+class LayerVisit {
+ public:
+  LayerVisit(engine::LayerRunner& runner, const model::ModelSpec& spec, LayerId layer,
+             const CalibrationStreams& text, const LayerHessianOptions& options, Log& log,
+             const HessianVisitor& visit)
+      : runner_(runner),
+        spec_(spec),
+        layer_(layer),
+        text_(text),
+        options_(options),
+        log_(log),
+        visit_(visit) {}
+
+  void run(std::span<const Site> sites) {
+    for (const Site site : sites)
+      (is_expert_site(site) ? expert_sites_ : dense_sites_).push_back(site);
+    const std::size_t portion = experts_at_a_time();
+    const bool whole = portion >= spec_.moe.num_experts;
+    visit_portion(dense_sites_,
+                  whole || expert_sites_.empty() ? ExpertRange{0, portion} : ExpertRange{0, 0});
+    if (whole || expert_sites_.empty()) return;
+    add_layer_sums(collect([](Site site, LayerId, ExpertId) { return is_expert_site(site); },
+                           HessianCollector::Experts::kTogether));
+    for (std::size_t first = 0; first < spec_.moe.num_experts; first += portion) {
+      visit_portion({}, {first, std::min<std::size_t>(first + portion, spec_.moe.num_experts)});
+    }
+  }
+
+ private:
+  struct ExpertRange {
+    std::size_t begin, end;
+    bool holds(ExpertId expert) const { return index(expert) >= begin && index(expert) < end; }
+  };
+  std::size_t copies() const { return text_.held_out == nullptr ? 1 : 2; }
+  std::size_t experts_at_a_time() const;
+  Sums collect(const HessianCollector::Wanted& wanted, HessianCollector::Experts experts);
+  void add_layer_sums(const Sums& sums);
+  void visit_portion(std::span<const Site> dense, ExpertRange experts);
+  void visit_experts(const Sums& sums, Site site, ExpertRange experts);
+  Hessian of_expert(const HessianCollector& sums, const Hessian& layer, Site site,
+                    ExpertId expert) const;
+
+  engine::LayerRunner& runner_;
+  const model::ModelSpec& spec_;
+  LayerId layer_;
+  const CalibrationStreams& text_;
+  const LayerHessianOptions& options_;
+  Log& log_;
+  const HessianVisitor& visit_;
+  std::vector<Site> dense_sites_, expert_sites_;
+  /// By place in expert_sites_: sums over all experts, of the calibration and held-out text.
+  std::vector<std::pair<Hessian, std::optional<Hessian>>> layer_sums_;
+};
+
+/// All, or as many as fit beside the sums of the layer.
+std::size_t LayerVisit::experts_at_a_time() const {
+  const std::size_t all = spec_.moe.num_experts;
+  if (options_.scope == HessianScope::kLayer || !options_.memory) return all;
+  std::uint64_t dense = 0;
+  std::uint64_t expert = 0;
+  for (const Site site : dense_sites_) dense += copies() * hessian_bytes(spec_, site).value;
+  for (const Site site : expert_sites_) expert += copies() * hessian_bytes(spec_, site).value;
+  const std::uint64_t limit = options_.memory->value;
+  // The sums of the layer need as much as one expert.
+  if (dense + (all + 1) * expert <= limit || expert == 0) return all;
+  return std::max<std::uint64_t>(1, limit > expert ? (limit - expert) / expert : 1);
+}
+
+Sums LayerVisit::collect(const HessianCollector::Wanted& wanted,
+                         HessianCollector::Experts experts) {
+  Sums sums{HessianCollector(runner_.pool(), wanted, experts), std::nullopt};
+  text_.calibration.observe(runner_, sums.calibration, log_);
+  if (text_.held_out != nullptr) {
+    sums.held_out.emplace(runner_.pool(), wanted, experts);
+    text_.held_out->observe(runner_, *sums.held_out, log_);
+  }
+  return sums;
+}
+
+void LayerVisit::add_layer_sums(const Sums& sums) {
+  for (const Site site : expert_sites_) {
+    const std::size_t size = input_size(spec_, site);
+    layer_sums_.emplace_back(sums.calibration.layer_sum(site, layer_, size), std::nullopt);
+    if (sums.held_out) layer_sums_.back().second = sums.held_out->layer_sum(site, layer_, size);
+  }
+}
+
+void LayerVisit::visit_portion(std::span<const Site> dense, ExpertRange experts) {
+  const bool together = options_.scope == HessianScope::kLayer;
+  const auto wanted = [&](Site site, LayerId, ExpertId expert) {
+    if (is_expert_site(site)) return experts.holds(expert);
+    return std::find(dense.begin(), dense.end(), site) != dense.end();
+  };
+  const Sums sums = collect(
+      wanted, together ? HessianCollector::Experts::kTogether : HessianCollector::Experts::kEach);
+  for (const Site site : dense) {
+    const Hessian* const seen = sums.calibration.find(site, layer_, {});
+    const Hessian* const judged = sums.held_out ? sums.held_out->find(site, layer_, {}) : nullptr;
+    PreparedHessian hessian(seen != nullptr ? *seen : Hessian(input_size(spec_, site)),
+                            judged != nullptr ? std::optional<Hessian>(*judged) : std::nullopt);
+    visit_(site, ExpertId{}, hessian);
+  }
+  if (experts.begin == experts.end) return;
+  if (layer_sums_.empty()) add_layer_sums(sums);  // all experts are here
+  for (const Site site : expert_sites_) visit_experts(sums, site, experts);
+}
+
+void LayerVisit::visit_experts(const Sums& sums, Site site, ExpertRange experts) {
+  const auto place = static_cast<std::size_t>(
+      std::find(expert_sites_.begin(), expert_sites_.end(), site) - expert_sites_.begin());
+  const auto& [layer, held_out] = layer_sums_[place];
+  if (options_.scope == HessianScope::kLayer) {
+    PreparedHessian hessian(layer, held_out);
+    for (std::size_t e = experts.begin; e < experts.end; ++e) {
+      visit_(site, ExpertId{static_cast<std::uint32_t>(e)}, hessian);
+    }
+    return;
+  }
+  for (std::size_t e = experts.begin; e < experts.end; ++e) {
+    const ExpertId expert{static_cast<std::uint32_t>(e)};
+    std::optional<Hessian> judged;
+    if (held_out) judged = of_expert(*sums.held_out, *held_out, site, expert);
+    PreparedHessian hessian(of_expert(sums.calibration, layer, site, expert), std::move(judged));
+    visit_(site, expert, hessian);
+  }
+}
+
+Hessian LayerVisit::of_expert(const HessianCollector& sums, const Hessian& layer, Site site,
+                              ExpertId expert) const {
+  const Hessian* const seen = sums.find(site, layer_, expert);
+  const std::size_t size = input_size(spec_, site);
+  return shrunk_towards(seen != nullptr ? *seen : Hessian(size), layer,
+                        options_.pseudo_tokens * static_cast<double>(size));
+}
+
+/// Shows the normalised outputs of the last layer to an observer.
+void observe_output(engine::LayerRunner& runner, const WindowStream& stream,
+                    engine::Observer& observer, Log& log) {
+  tensor::Matrix<float> hidden;
+  const auto& batches = stream.batches().batches;
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    log.check_interrupt();
+    hidden.reshape(batches[b].tokens, stream.hidden_size());
+    stream.read_rows(b, 0, hidden.view());
+    runner.normalize_output(hidden.view(), &observer);
+  }
+}
+
+}  // namespace
+
+std::optional<HessianScope> find_hessian_scope(std::string_view name) {
+  for (const auto& [known, scope] : kScopes) {
+    if (known == name) return scope;
+  }
+  return std::nullopt;
+}
+
+std::string_view to_string(HessianScope scope) {
+  for (const auto& [name, known] : kScopes) {
+    if (known == scope) return name;
+  }
+  return "";
+}
+
+std::size_t input_size(const model::ModelSpec& spec, Site site) {
+  switch (site) {
+    case Site::kAttentionInner:
+      return spec.query_width();
+    case Site::kFfnInner:
+      return spec.intermediate_size;
+    case Site::kExpertInner:
+      return spec.moe.moe_intermediate_size;
+    default:
+      return spec.hidden_size;
+  }
+}
+
+Bytes hessian_bytes(const model::ModelSpec& spec, Site site) {
+  const std::uint64_t n = input_size(spec, site);
+  return {n * (n + 1) / 2 * sizeof(double)};
+}
+
+void visit_layer_hessians(engine::LayerRunner& runner, const model::ModelSpec& spec, LayerId layer,
+                          std::span<const Site> sites, const CalibrationStreams& text,
+                          const LayerHessianOptions& options, Log& log,
+                          const HessianVisitor& visit) {
+  WINNOW_CHECK(options.scope != HessianScope::kDiagonal);
+  LayerVisit(runner, spec, layer, text, options, log, visit).run(sites);
+}
+
+void visit_output_hessian(engine::LayerRunner& runner, const model::ModelSpec& spec,
+                          const CalibrationStreams& text, Log& log, const HessianVisitor& visit) {
+  const auto all = [](Site, LayerId, ExpertId) { return true; };
+  HessianCollector seen(runner.pool(), all);
+  observe_output(runner, text.calibration, seen, log);
+  std::optional<Hessian> judged;
+  if (text.held_out != nullptr) {
+    HessianCollector held_out(runner.pool(), all);
+    observe_output(runner, *text.held_out, held_out, log);
+    judged = held_out.layer_sum(Site::kOutputInput, {}, spec.hidden_size);
+  }
+  PreparedHessian hessian(seen.layer_sum(Site::kOutputInput, {}, spec.hidden_size),
+                          std::move(judged));
+  visit(Site::kOutputInput, ExpertId{}, hessian);
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/memory_plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "compress/layer_hessians.h"
+#include "compress/moments.h"
+#include "compress/window_stream.h"
+#include "engine/layer_runner.h"
+#include "os/memory.h"
+
+namespace winnow::compress {
+namespace {
+
+// What the process itself, allocator and thread stacks included, may grow by.
+constexpr std::uint64_t kSlack = std::uint64_t{16} << 20;
+// A matrix under work: decoded stretch, codes, packed bytes and the tiles of the threads.
+constexpr std::uint64_t kStretch = std::uint64_t{4} << 20;
+constexpr std::uint64_t kStretchBytesPerWeight = 12;
+// Per element of a Hessian under work: dense f32 of both texts, two damped forms of 8 bytes, and
+// three f64 matrices while one is factored.
+constexpr std::uint64_t kBytesPerHessianElement = 48;
+constexpr std::uint64_t kLogitRows = 64;
+
+std::uint64_t square(std::uint64_t x) { return x * x; }
+
+struct Needs {
+  std::uint64_t fixed = 0;    // whatever the batch
+  std::uint64_t batch = 0;    // activations
+  std::uint64_t states = 0;   // of the calibration text, in memory
+  std::uint64_t hessian = 0;  // sums of one expert, or of the dense inputs of a layer
+};
+
+std::size_t longest_window(const CalibrationText& text) {
+  std::size_t longest = 1;
+  for (const auto* set : {&text.calibration, &text.held_out, &text.probe}) {
+    for (const metrics::Window& window : set->windows) {
+      longest = std::max(longest, window.tokens.size());
+    }
+  }
+  return longest;
+}
+
+std::uint64_t tokens_of(const metrics::WindowSet& set) {
+  std::uint64_t tokens = 0;
+  for (const metrics::Window& window : set.windows) tokens += window.tokens.size();
+  return tokens;
+}
+
+/// What a layer's groups are read through, both texts.
+std::uint64_t least_hessians(const model::ModelSpec& spec, std::span<const TensorGroup> groups) {
+  std::uint64_t dense = 0;
+  std::uint64_t expert = 0;
+  std::vector<engine::Site> seen;
+  for (const TensorGroup& group : groups) {
+    const engine::Site site = site_of(group.role);
+    if (std::find(seen.begin(), seen.end(), site) != seen.end()) continue;
+    seen.push_back(site);
+    // An expert's sums lie beside those of its layer.
+    (model::traits(group.role).per_expert ? expert : dense) += 2 * hessian_bytes(spec, site).value;
+  }
+  return std::max(dense, 2 * expert);
+}
+
+Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> groups,
+               const CalibrationText* text, std::size_t batch_tokens) {
+  const model::ModelSpec& spec = source.spec();
+  const std::uint64_t weights = engine::LayerRunner::largest_weights(source).value;
+  std::uint64_t widest = 0;
+  std::uint64_t stretch = 0;
+  for (const TensorGroup& group : groups) {
+    widest = std::max<std::uint64_t>(widest, group.cols);
+    stretch = std::max<std::uint64_t>(stretch,
+                                      std::min(kStretch, std::uint64_t{group.rows} * group.cols));
+  }
+  Needs needs;
+  needs.fixed = os::peak_resident_bytes() + kSlack + 2 * weights +
+                stretch * kStretchBytesPerWeight + kBytesPerHessianElement * square(widest);
+  if (text == nullptr) return needs;
+  const std::size_t longest = longest_window(*text);
+  const std::size_t tokens = std::max(batch_tokens, longest);
+  needs.fixed += 2 * kLogitRows * spec.vocab_size * sizeof(float);
+  needs.batch = engine::LayerRunner::activations(spec, tokens, longest).value +
+                2 * std::uint64_t{tokens} * spec.hidden_size * sizeof(float);
+  needs.states =
+      (tokens_of(text->calibration) + tokens_of(text->held_out)) * spec.hidden_size * sizeof(float);
+  needs.hessian = least_hessians(spec, groups);
+  return needs;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const model::Checkpoint& source, std::span<const TensorGroup> groups,
+                       const CalibrationText* text, Bytes limit) {
+  MemoryPlan plan;
+  Needs needs = needs_of(source, groups, text, plan.batch_tokens);
+  const std::size_t longest = text != nullptr ? longest_window(*text) : 1;
+  const auto least = [&] { return needs.fixed + needs.batch + needs.hessian; };
+  while (least() > limit.value && plan.batch_tokens > longest) {
+    plan.batch_tokens /= 2;
+    needs = needs_of(source, groups, text, plan.batch_tokens);
+  }
+  if (least() > limit.value) {
+    fail(ErrorCode::kBudget,
+         "--max-memory: {} bytes are too few; one layer of {} with windows of {} tokens takes {} "
+         "bytes ({}); shorter windows (--context) take less",
+         limit.value, source.file().name(), longest, least(), format_bytes({least()}));
+  }
+  std::uint64_t rest = limit.value - needs.fixed - needs.batch;
+  plan.sweep_states = Bytes{rest};
+  // Portions of Hessians cost a pass over the text each; states on the disk cost little.
+  plan.states_on_disk = needs.states + 4 * needs.hessian > rest;
+  if (!plan.states_on_disk) rest -= needs.states;
+  plan.hessians = Bytes{rest};
+  return plan;
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,33 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// How the compressor divides the memory that it is given.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+
+#include "base/units.h"
+#include "compress/calibration_text.h"
+#include "compress/tensor_group.h"
+#include "model/checkpoint.h"
+
+namespace winnow::compress {
+
+struct MemoryPlan {
+  /// Tokens that share a pass over a layer's weights.
+  std::size_t batch_tokens = 4096;
+  /// Whether the hidden states of the calibration text are files.
+  bool states_on_disk = false;
+  /// For the sums of Hessians at a time, and for the states of a sweep; nothing: no limit.
+  std::optional<Bytes> hessians, sweep_states;
+};
+
+/// The plan for `limit` bytes of the whole process, what it has taken so far included: one layer's
+/// weights, the same layer packed, a batch, one matrix under work, and of the rest what each step
+/// can use. `text` may be null. Smaller batches where memory is short. Throws Error{kBudget} with
+/// the least limit that would do.
+MemoryPlan plan_memory(const model::Checkpoint& source, std::span<const TensorGroup> groups,
+                       const CalibrationText* text, Bytes limit);
+
+}  // namespace winnow::compress

@@ -1,0 +1,99 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/window_stream.h"
+
+#include <algorithm>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace winnow::compress {
+
+WindowBatches::WindowBatches(std::span<const metrics::Window> windows, std::size_t batch_tokens) {
+  for (const metrics::Window& window : windows) {
+    const std::size_t length = window.tokens.size();
+    if (batches.empty() || batches.back().tokens + length > batch_tokens) batches.emplace_back();
+    Batch& batch = batches.back();
+    batch.windows.push_back(&window);
+    batch.lengths.push_back(length);
+    batch.tokens += length;
+    longest = std::max(longest, length);
+    largest = std::max(largest, batch.tokens);
+    tokens += length;
+  }
+}
+
+HiddenStates WindowStream::make_states(const WindowBatches& batches, std::size_t hidden_size,
+                                       const std::filesystem::path& folder) {
+  std::vector<std::size_t> rows;
+  for (const auto& batch : batches.batches) rows.push_back(batch.tokens);
+  if (!folder.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) fail_system(error.value(), folder.string() + ": cannot create the folder");
+  }
+  return {std::move(rows), hidden_size, folder};
+}
+
+WindowStream::WindowStream(const WindowBatches& batches, std::size_t hidden_size,
+                           const std::filesystem::path& folder)
+    : batches_(batches),
+      hidden_size_(hidden_size),
+      folder_(folder),
+      states_(make_states(batches, hidden_size, folder)) {}
+
+WindowStream::~WindowStream() {
+  std::error_code ignored;  // what stays is swept with the unfinished output
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+}
+
+void WindowStream::embed(const engine::LayerRunner& runner, const quant::PackedMatrix* embedding,
+                         Log& log) {
+  tensor::Matrix<float> hidden;
+  number_ = 0;
+  states_.create(0);
+  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
+    log.check_interrupt();
+    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
+    std::size_t first = 0;
+    for (const metrics::Window* window : batches_.batches[b].windows) {
+      const std::size_t count = window->tokens.size();
+      runner.embed(window->tokens, hidden.view().rows_from(first, count), embedding);
+      first += count;
+    }
+    states_.write(b, hidden.view());
+  }
+  states_.commit();
+  states_.open(0);
+}
+
+void WindowStream::run(engine::LayerRunner& runner, const WindowStream& from,
+                       engine::Observer* observer, Log& log) {
+  tensor::Matrix<float> hidden;
+  const std::size_t next = from.number_ + 1;
+  states_.create(next);
+  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
+    log.check_interrupt();
+    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
+    from.states_.read(b, hidden.view());
+    runner.run(batches_.batches[b].lengths, hidden.view(), observer);
+    states_.write(b, hidden.view());
+  }
+  states_.commit();
+  if (&from == this) states_.drop(number_);
+  number_ = next;
+  states_.open(next);
+}
+
+void WindowStream::observe(engine::LayerRunner& runner, engine::Observer& observer,
+                           Log& log) const {
+  tensor::Matrix<float> hidden;
+  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
+    log.check_interrupt();
+    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
+    states_.read(b, hidden.view());
+    runner.run(batches_.batches[b].lengths, hidden.view(), &observer);
+  }
+}
+
+}  // namespace winnow::compress

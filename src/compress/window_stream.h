@@ -1,0 +1,74 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The windows of a text on their way through a model that is loaded one layer at a time.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "base/log.h"
+#include "compress/hidden_states.h"
+#include "engine/layer_runner.h"
+#include "metrics/text_data.h"
+#include "tensor/matrix.h"
+
+namespace winnow::compress {
+
+/// Windows that go through a layer together.
+struct WindowBatches {
+  struct Batch {
+    std::vector<const metrics::Window*> windows;  ///< borrowed
+    std::vector<std::size_t> lengths;             ///< tokens of each
+    std::size_t tokens = 0;
+  };
+  std::vector<Batch> batches;
+  std::size_t longest = 0;   ///< tokens of the longest window
+  std::size_t largest = 0;   ///< tokens of the largest batch
+  std::uint64_t tokens = 0;  ///< of all windows, start tokens included
+
+  /// Batches of at most `batch_tokens`, or one window. The numbers of a window do not depend on
+  /// what else is in its batch.
+  WindowBatches(std::span<const metrics::Window> windows, std::size_t batch_tokens);
+};
+
+/// The hidden states of all windows between two layers.
+class WindowStream {
+ public:
+  /// `batches` must outlive it. The states are in memory, or files in `folder` when it is not
+  /// empty.
+  WindowStream(const WindowBatches& batches, std::size_t hidden_size,
+               const std::filesystem::path& folder);
+  ~WindowStream();
+  WindowStream(const WindowStream&) = delete;
+  WindowStream& operator=(const WindowStream&) = delete;
+
+  /// The states before layer 0. `embedding` as in LayerRunner::embed.
+  void embed(const engine::LayerRunner& runner, const quant::PackedMatrix* embedding, Log& log);
+  /// Runs the loaded layer over the states of `from`, which may be this stream; the outputs become
+  /// the states of this one.
+  void run(engine::LayerRunner& runner, const WindowStream& from, engine::Observer* observer,
+           Log& log);
+  /// Runs the loaded layer only to be observed; the states stay.
+  void observe(engine::LayerRunner& runner, engine::Observer& observer, Log& log) const;
+  /// Rows of a batch from `first` on, as many as `out` has; [rows, hidden_size].
+  void read_rows(std::size_t batch, std::size_t first, tensor::MatrixView<float> out) const {
+    states_.read_rows(batch, first, out);
+  }
+
+  const WindowBatches& batches() const { return batches_; }
+  std::size_t hidden_size() const { return hidden_size_; }
+
+ private:
+  static HiddenStates make_states(const WindowBatches& batches, std::size_t hidden_size,
+                                  const std::filesystem::path& folder);
+
+  const WindowBatches& batches_;
+  std::size_t hidden_size_;
+  std::filesystem::path folder_;
+  HiddenStates states_;
+  std::size_t number_ = 0;  // of the states, as HiddenStates counts them
+};
+
+}  // namespace winnow::compress
