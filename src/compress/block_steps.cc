@@ -174,6 +174,7 @@ class BlockSweep {
 }  // namespace
 
 double sweep_blocks(ConstMatrix h, RowState& state, CodedMatrix& out) {
+  if (out.grid().codebook != nullptr) return 0;  // not every code may stand alone
   return BlockSweep(h, state, out).run();
 }
 

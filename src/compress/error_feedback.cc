@@ -72,7 +72,9 @@ class FeedbackTile {
     for (std::size_t r = 0; r < count_ && scales_ != BlockScales::kKeep; ++r) {
       search_scales(place, block, r);
     }
-    if (scales_ == BlockScales::kSearchAround) try_neighbours(place, block);
+    // Codes from a codebook take too long to be chosen for every neighbour.
+    const bool around = scales_ == BlockScales::kSearchAround && out_.grid().codebook == nullptr;
+    if (around) try_neighbours(place, block);
     round_block(place, block);
   }
 

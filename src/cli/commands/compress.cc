@@ -190,7 +190,7 @@ void run(const Options& options, Context& context) {
   compress_options.engine = {options.threads, options.isa};
   compress_options.metadata = provenance(checkpoint, recorded_command(options));
   compress_options.hessians = *compress::find_hessian_scope(options.hessians);
-  compress_options.quantizer = compress::find_quantizer_method(options.method)->options;
+  compress_options.quantizer = compress::usable_quantizer_method(options.method).options;
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
