@@ -44,8 +44,8 @@ std::vector<float> scales_of(std::span<const float> magnitudes, const std::vecto
 class SharedScales {
  public:
   SharedScales(std::span<const TrialMatrix> matrices, std::size_t channels,
-              std::span<const std::uint32_t> channel_of, const HessianQuantizerOptions& options,
-              os::ThreadPool& pool)
+               std::span<const std::uint32_t> channel_of, const HessianQuantizerOptions& options,
+               os::ThreadPool& pool)
       : matrices_(matrices), channel_of_(channel_of), options_(options), pool_(pool) {
     for (const TrialMatrix& matrix : matrices) {
       WINNOW_CHECK(matrix.weights.cols == (channel_of.empty() ? channels : channel_of.size()));

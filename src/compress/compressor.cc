@@ -86,7 +86,10 @@ class Compressor {
   std::unique_ptr<GroupPacker> make_packer(PartialOutput& partial);
   void measure_noise(PartialOutput& partial);
   void predict();
-  void choose();
+  Mix solve(std::span<const double> factors) const;
+  Mix uniform_mix() const;
+  std::vector<double> measure_mixes(std::span<const Mix> mixes, const PartialOutput& partial);
+  void choose(const PartialOutput& partial);
   void quantise();
   CompressResult result() const;
   void measure_output(CompressResult& result) const;
@@ -107,6 +110,7 @@ class Compressor {
   std::map<GroupKey, std::size_t> group_index_;
   std::optional<CalibrationText> text_;  // with text to measure divergence on
   std::optional<InputMoments> collected_;
+  std::optional<MixSearchResult> search_;
   MemoryPlan memory_;
   std::unique_ptr<GroupPacker> packer_;
 };
@@ -203,17 +207,77 @@ void Compressor::require_budget() const {
        format_bytes({least}), bits);
 }
 
-void Compressor::choose() {
+/// The best mix when the damages of group g count factors[g] times.
+Mix Compressor::solve(std::span<const double> factors) const {
   std::vector<std::vector<Choice>> items;
-  for (const TensorGroup& group : groups_) {
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
     items.emplace_back();
-    for (const GroupOption& option : group.options) {
-      items.back().push_back({option_bytes(option), option.predicted_kl});
+    for (const GroupOption& option : groups_[g].options) {
+      items.back().push_back({option_bytes(option), factors[g] * option.predicted_kl});
     }
   }
   const auto picks = solve_knapsack(items, budget() - fixed_bytes());
   WINNOW_CHECK(picks.has_value());  // require_budget has seen that the smallest options fit
-  for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = (*picks)[g];
+  return *picks;
+}
+
+/// Every group in the same codec or what its rows fall back to; the largest mix that fits, or the
+/// smallest options where none does.
+Mix Compressor::uniform_mix() const {
+  Mix best(groups_.size());
+  std::uint64_t most = 0;
+  const std::uint64_t room = budget() - fixed_bytes();
+  for (const quant::Codec* wanted : quant::all_codecs()) {
+    Mix mix;
+    std::uint64_t bytes = 0;
+    for (const TensorGroup& group : groups_) {
+      const quant::Codec& codec = quant::codec_for_row(*wanted, group.cols);
+      const auto found =
+          std::find_if(group.options.begin(), group.options.end(),
+                       [&](const GroupOption& option) { return option.codec == &codec; });
+      // More bits than it is stored with buy nothing.
+      mix.push_back(found == group.options.end()
+                        ? group.options.size() - 1
+                        : static_cast<std::size_t>(found - group.options.begin()));
+      bytes += option_bytes(group.options[mix.back()]);
+    }
+    if (bytes > room || bytes <= most) continue;
+    most = bytes;
+    best = mix;
+  }
+  return best;
+}
+
+std::vector<double> Compressor::measure_mixes(std::span<const Mix> mixes,
+                                              const PartialOutput& partial) {
+  std::vector<PackOrder> orders;
+  std::vector<WeightVariant> variants;
+  for (const Mix& mix : mixes) {
+    variants.emplace_back();
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      const PackOrder order{&groups_[g], groups_[g].options[mix[g]].codec};
+      if (is_stored_as(source_, groups_[g], *order.codec)) continue;
+      orders.push_back(order);
+      variants.back().changes[key_of(groups_[g])] = [this, order] { return packer_->pack(order); };
+    }
+  }
+  packer_->prepare(orders);
+  const WindowBatches probe(text_->probe.windows, memory_.batch_tokens);
+  return measure_divergences(runner_, source_.spec(), probe, variants,
+                             {memory_.sweep_states, partial.folder()}, log_);
+}
+
+void Compressor::choose(const PartialOutput& partial) {
+  const std::vector<double> ones(groups_.size(), 1.0);
+  Mix mix = options_.allocation == Allocation::kUniform ? uniform_mix() : solve(ones);
+  if (options_.allocation == Allocation::kSearch && text_) {
+    search_ = search_mix(
+        groups_.size(), [this](std::span<const double> factors) { return solve(factors); },
+        [&](std::span<const Mix> mixes) { return measure_mixes(mixes, partial); }, options_.search,
+        log_);
+    mix = search_->mix;
+  }
+  for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = mix[g];
 }
 
 /// What the pieces in <OUT>.partial/ depend on. The budget is not among it: another one may use
@@ -310,6 +374,7 @@ CompressResult Compressor::result() const {
   result.file_bytes = model::planned_file_size(source_, export_options());
   result.tensor_bytes = planned_bytes(plan_export(source_, export_options()));
   result.predicts_kl = text_.has_value();
+  result.search = search_;
   if (text_) {
     result.calibration_tokens =
         text_->calibration.scored_tokens() + text_->held_out.scored_tokens();
@@ -344,7 +409,7 @@ CompressResult Compressor::run() {
   packer_->measure(groups_);
   if (text_) measure_noise(partial);
   predict();
-  choose();
+  choose(partial);
   quantise();
   CompressResult finished = result();
   packer_.reset();
@@ -391,6 +456,11 @@ Json to_json(const CompressResult& result) {
   json["calibration_tokens"] = result.calibration_tokens;
   json["probe_tokens"] = result.probe_tokens;
   if (result.predicts_kl) json["predicted_kl"] = result.predicted_kl;
+  if (result.search) {
+    json["search"] = {{"mixes", result.search->measured},
+                      {"first_kl", result.search->first},
+                      {"best_kl", result.search->best}};
+  }
   if (result.measured) {
     json["measured"] = metrics::to_json(*result.measured);
   }

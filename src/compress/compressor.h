@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
+#include "compress/mix_search.h"
 #include "compress/moments.h"
 #include "compress/tensor_group.h"
 #include "engine/engine.h"
@@ -23,6 +24,13 @@
 #include "model/checkpoint.h"
 
 namespace winnow::compress {
+
+/// How the codecs of the groups are chosen.
+enum class Allocation : std::uint8_t {
+  kUniform,  ///< one codec for all, the largest that fits
+  kSlopes,   ///< knapsack over predicted divergence
+  kSearch,   ///< the same, refined on measured divergence; needs text
+};
 
 struct CompressOptions {
   /// Exactly one of the two. Bytes of the output file, metadata included:
@@ -35,6 +43,8 @@ struct CompressOptions {
   HessianQuantizerOptions quantizer;
   /// Hessians of the inputs that the quantised layers before give, not the original ones.
   bool sequential = false;
+  Allocation allocation = Allocation::kSlopes;
+  MixSearchOptions search;
   /// Moments that were collected before (borrowed; may be null): with them and no text, matrices
   /// are quantised by their diagonal.
   const InputMoments* moments = nullptr;
@@ -60,7 +70,8 @@ struct CompressResult {
   std::uint64_t calibration_tokens = 0;
   std::uint64_t probe_tokens = 0;
   bool predicts_kl = false;  ///< whether there was text to measure divergence on
-  double predicted_kl = 0;   ///< sum over groups; in nats per token only with such text
+  std::optional<MixSearchResult> search;
+  double predicted_kl = 0;  ///< sum over groups; in nats per token only with such text
   /// The written file against the original on the held-out text; only with text.
   std::optional<metrics::Evaluation> measured;
 };

@@ -13,6 +13,7 @@
 #include "cli/provenance.h"
 #include "compress/compressor.h"
 #include "compress/quantizer_methods.h"
+#include "compress/quantizer_steps.h"
 #include "compress/statistics_use.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
@@ -21,6 +22,8 @@
 
 namespace winnow::cli {
 namespace {
+
+constexpr const char* kDefaultMethod = "hessian";
 
 struct Options {
   std::string model;
@@ -33,8 +36,10 @@ struct Options {
   unsigned threads = 0;
   std::string isa;
   std::optional<std::string> report;
-  std::string method = "hessian";
+  std::string method = kDefaultMethod;
+  std::optional<std::string> steps;
   std::string hessians = "expert";
+  std::string allocation = "slopes";
   std::string statistics;
   std::optional<Bytes> max_memory;
   bool sequential = false;
@@ -99,6 +104,7 @@ void report_losses(const model::Checkpoint& source, bool portable, Log& log) {
 /// The options that decide how matrices are quantised.
 std::string recorded_quantiser(const Options& options) {
   std::string text = fmt::format(" --hessians {} --method {}", options.hessians, options.method);
+  if (options.steps) text += " --steps " + *options.steps;
   if (options.sequential) text += " --sequential";
   return text;
 }
@@ -114,7 +120,7 @@ std::string recorded_command(const Options& options) {
   }
   if (options.data.empty()) return command;
   return command + fmt::format(" --tokens {} --context {}", options.tokens, options.context) +
-         recorded_quantiser(options);
+         recorded_quantiser(options) + " --allocation " + options.allocation;
 }
 
 void write_report(const Options& options, const Context& context,
@@ -167,6 +173,22 @@ Text read_text(const Options& options, const model::Checkpoint& checkpoint, Log&
   return text;
 }
 
+compress::HessianQuantizerOptions quantizer_options(const Options& options) {
+  if (!options.steps) return compress::usable_quantizer_method(options.method).options;
+  if (options.method != kDefaultMethod) {
+    fail(ErrorCode::kUsage, "--steps chooses among the steps of --method {}, not of {}",
+         kDefaultMethod, options.method);
+  }
+  return compress::options_of_steps(*options.steps);
+}
+
+std::optional<compress::Allocation> find_allocation(const std::string& name) {
+  if (name == "uniform") return compress::Allocation::kUniform;
+  if (name == "slopes") return compress::Allocation::kSlopes;
+  if (name == "search") return compress::Allocation::kSearch;
+  return std::nullopt;
+}
+
 /// Method names for --method's help.
 std::vector<std::string> method_names() {
   std::vector<std::string> names;
@@ -190,11 +212,14 @@ void run(const Options& options, Context& context) {
   compress_options.engine = {options.threads, options.isa};
   compress_options.metadata = provenance(checkpoint, recorded_command(options));
   compress_options.hessians = *compress::find_hessian_scope(options.hessians);
-  compress_options.quantizer = compress::usable_quantizer_method(options.method).options;
+  compress_options.quantizer = quantizer_options(options);
+  compress_options.allocation = *find_allocation(options.allocation);
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
-  compress_options.run = {{"version", std::string(version())}, {"method", options.method}};
+  compress_options.run = {{"version", std::string(version())},
+                          {"method", options.method},
+                          {"steps", options.steps.value_or("")}};
   const Text text = read_text(options, checkpoint, context.log);
   if (text.moments) compress_options.moments = &*text.moments;
   if (text.probe) compress_options.probe = &*text.probe;
@@ -232,6 +257,20 @@ Action declare(CLI::App& app) {
            options->statistics);
   add_choice(app, {"--method", "NAME", "how codes and scales are chosen where there is --data"},
              method_names(), options->method);
+  std::string steps;
+  for (const compress::QuantizerStep& step : compress::quantizer_steps()) {
+    if (!steps.empty()) steps += ',';
+    steps.append(step.name);
+  }
+  add_text(app,
+           {"--steps", "LIST",
+            "the steps of --method hessian to take, of " + steps + " (the default), or 'none'"},
+           options->steps);
+  add_choice(app,
+             {"--allocation", "NAME",
+              "how each group of tensors gets its codec: one for all, by predicted divergence, or "
+              "that refined by measuring whole mixes"},
+             {"uniform", "slopes", "search"}, options->allocation);
   add_choice(app,
              {"--hessians", "SCOPE",
               "what errors are weighted with: full Hessians for each expert, for all experts of a "
