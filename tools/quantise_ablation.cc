@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // quantise_ablation: what each step of the Hessian quantiser is worth on real matrices. Prints, per
 // type and kind of matrix, the loss on held-out text relative to the codec's own encoder with the
-// same calibration text.
+// same calibration text, and the time per matrix.
 #include <array>
 #include <chrono>
 #include <cstdlib>
@@ -39,7 +39,7 @@ std::vector<Variant> variants() {
   HessianQuantizerOptions options;
   options.dampings = {0.01};
   options.guard = false;
-  options.feedback = false;
+  options.feedback = options.neighbour_scales = false;
   options.descent.reset();
   std::vector<Variant> list;
   list.push_back({"H scales", options});
@@ -48,14 +48,19 @@ std::vector<Variant> variants() {
   list.push_back({"feedback", options});
   options.scale_weights = compress::ScaleWeights::kConditional;
   list.push_back({"+H scales", options});
-  options.descent = compress::DescentOptions{.integers = false, .block_scales = false};
+  options.descent = compress::DescentOptions{
+      .block_sweeps = 0, .integers = false, .block_scales = false, .chain_sweeps = 0};
   list.push_back({"+polish", options});
   options.descent->block_scales = true;
   list.push_back({"+refit", options});
   options.descent->integers = true;
   list.push_back({"+integers", options});
-  options.descent->pair_sweeps = 1;
-  list.push_back({"+pairs", options});
+  options.descent->block_sweeps = 1;
+  list.push_back({"+blocks", options});
+  options.descent->chain_sweeps = 1;
+  list.push_back({"+chains", options});
+  options.neighbour_scales = true;
+  list.push_back({"+around", options});
   list.push_back({"default", HessianQuantizerOptions{}});
   return list;
 }
@@ -123,10 +128,10 @@ void print_row(const char* role, const quant::Codec& codec, const std::vector<Pr
   Outcome last;
   for (const Variant& variant : variants()) {
     last = try_variant(problems, codec, variant.options, pool);
-    fmt::print(" {:>9.3f}", last.loss / base.loss);
+    const double ms = 1000 * last.seconds / static_cast<double>(problems.size());
+    fmt::print(" {:>5.3f} {:>4.0f}", last.loss / base.loss, ms);
   }
-  const auto count = static_cast<double>(problems.size());
-  fmt::print(" {:>8.1f} {:>8.1f}\n", 1000 * base.seconds / count, 1000 * last.seconds / count);
+  fmt::print(" {:>8.1f}\n", 1000 * base.seconds / static_cast<double>(problems.size()));
   std::fflush(stdout);
 }
 
@@ -148,8 +153,8 @@ void run(const std::string& path, const std::string& data, std::uint64_t tokens)
   collect(engine, text, calibration, held_out);
   fmt::print("{} tokens, a quarter held out; losses relative to the encoder's\n{:<10} {:<7} {:>9}",
              text.scored_tokens(), "matrix", "type", "encoder");
-  for (const Variant& variant : variants()) fmt::print(" {:>9}", variant.name);
-  fmt::print(" {:>8} {:>8}\n", "enc ms", "def ms");
+  for (const Variant& variant : variants()) fmt::print(" {:>10}", variant.name);
+  fmt::print(" {:>8}\n", "enc ms");
   for (const Role role :
        {Role::kQueryProj, Role::kAttentionOutput, Role::kExpertGateProj, Role::kExpertDownProj}) {
     std::vector<Problem> problems;

@@ -33,6 +33,7 @@ class DescentTile {
       if (!(-change > options_.least_gain * loss)) break;
       loss += change;
     }
+    if (options_.chain_sweeps > 0) finish(states);
     return measure(states);
   }
 
@@ -70,13 +71,20 @@ class DescentTile {
     double change = 0;
     for (RowState& state : states) {
       change += repeated(sweep_codes, options_.code_sweeps, state);
-      const double pairs = repeated(sweep_pairs, options_.pair_sweeps, state);
-      // A pair moved may free single codes again.
-      if (pairs < 0) change += pairs + repeated(sweep_codes, options_.code_sweeps, state);
+      change += repeated(sweep_blocks, options_.block_sweeps, state);
       if (options_.integers) change += sweep_integers(h_, state, out_);
     }
     if (options_.block_scales) change += refit_block_scales(h_, states, out_);
     return change;
+  }
+
+  /// Chains cost the most, so they come last; one made may free single codes again.
+  void finish(std::vector<RowState>& states) {
+    for (RowState& state : states) {
+      repeated(sweep_chains, options_.chain_sweeps, state);
+      repeated(sweep_codes, options_.code_sweeps, state);
+    }
+    if (options_.block_scales) refit_block_scales(h_, states, out_);
   }
 
   ConstMatrix weights_;

@@ -19,21 +19,23 @@ namespace winnow::compress {
 struct DescentOptions {
   /// Sweeps over all codes of a row in each round; a sweep that changes nothing is the last.
   int code_sweeps = 4;
-  /// Sweeps over pairs of codes behind those over single ones, each n^2 operations per row; one
-  /// that changes nothing is the last.
-  int pair_sweeps = 0;
+  /// Sweeps over sub-blocks whose scale and minimum move together with all of their codes.
+  int block_sweeps = 1;
   /// Whether sub-block integers are moved, and block scales refitted.
   bool integers = true;
   bool block_scales = true;
   /// Rounds of all of the above; they end early once one gains less than `least_gain` of L.
   int rounds = 3;
   double least_gain = 1e-3;
+  /// Sweeps over chains of codes after the rounds, then all single codes and block scales once
+  /// more; a sweep that changes nothing is the last.
+  int chain_sweeps = 1;
 };
 
 /// weights: [rows, n], the originals; h: [n, n], symmetric; changes `out` (rows in parallel, the
 /// result does not depend on the threads). Returns L afterwards, never above L before but for f32
-/// rounding. Cost: rows * n^2 operations per round for G, up to 3 more for the refit, n per changed
-/// code.
+/// rounding. Cost: rows * n^2 operations per round for G, up to 3 more for the refit, 5 for each
+/// sweep over chains, 64 rows * n * sub-block size for one over blocks, n per changed code.
 double descend(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out,
                os::ThreadPool& pool);
 
@@ -55,10 +57,13 @@ struct RowState {
 /// Moves each weight to the level that lowers L most. Returns the change of L, 0 when none moved.
 double sweep_codes(ConstMatrix h, RowState& state, CodedMatrix& out);
 
-/// Moves pairs of codes to neighbouring levels where that lowers L and neither move alone does: for
-/// each weight the cheaper of its two moves, with the best move of any other weight after it.
-/// Returns the change of L.
-double sweep_pairs(ConstMatrix h, RowState& state, CodedMatrix& out);
+/// Moves two to four codes to neighbouring levels at once where that lowers L and no single move
+/// does. Returns the change of L.
+double sweep_chains(ConstMatrix h, RowState& state, CodedMatrix& out);
+
+/// Gives each sub-block the neighbouring scale or minimum with which, its codes chosen anew, L is
+/// lowest. Returns the change of L.
+double sweep_blocks(ConstMatrix h, RowState& state, CodedMatrix& out);
 
 /// Moves the integer scale and the integer minimum of each sub-block, codes kept, to where L is
 /// lowest. Returns the change of L.

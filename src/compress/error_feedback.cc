@@ -8,6 +8,7 @@
 #include "compress/error_feedback.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -18,6 +19,21 @@ namespace {
 
 /// Lanes of a tile: 4 SSE registers. The tail of a matrix leaves lanes empty (weights of zero).
 constexpr std::size_t kRows = 16;
+
+/// Block scales near those that were searched.
+struct Neighbour {
+  float factor;     ///< of the scale
+  float shift = 0;  ///< of the minimum, in steps
+};
+
+/// The scales themselves first, so that they win ties.
+std::span<const Neighbour> neighbours(const quant::BlockGrid& grid) {
+  static constexpr Neighbour kHalves[] = {{1},     {0.92F},    {0.96F},  {1.04F},
+                                          {1.08F}, {1, -0.3F}, {1, 0.3F}};
+  static constexpr Neighbour kPowers[] = {{1}, {0.5F}, {2}};
+  if (!grid.has_half_scale) return kPowers;
+  return std::span(kHalves).first(grid.has_mins() ? 7 : 5);
+}
 
 class FeedbackTile {
  public:
@@ -53,8 +69,17 @@ class FeedbackTile {
   void run_block(std::size_t place) {
     const std::size_t block = hessian_.order[place] / size_;
     load_targets(place);
+    for (std::size_t r = 0; r < count_ && scales_ != BlockScales::kKeep; ++r) {
+      search_scales(place, block, r);
+    }
+    // Codes from a codebook take too long to be chosen for every neighbour.
+    const bool around = scales_ == BlockScales::kSearchAround && out_.grid().codebook == nullptr;
+    if (around) try_neighbours(place, block);
+    round_block(place, block);
+  }
+
+  void round_block(std::size_t place, std::size_t block) {
     for (std::size_t r = 0; r < count_; ++r) {
-      if (scales_ == BlockScales::kSearch) search_scales(place, block, r);
       for (std::size_t k = 0; k < out_.subs_per_block(); ++k) {
         const std::size_t sub = block * out_.subs_per_block() + k;
         steps_.row(k)[r] = out_.step(first_ + r, sub);
@@ -65,6 +90,60 @@ class FeedbackTile {
       round_column(place, i);
       update_block(place, i);
     }
+  }
+
+  /// A block's own two scales, as stored.
+  struct Scales {
+    std::uint16_t scale = 0;
+    std::uint16_t min = 0;
+  };
+
+  /// Leaves each row's block with the scales that round with the smallest error, all lanes trying
+  /// the same neighbour at a time.
+  void try_neighbours(std::size_t place, std::size_t block) {
+    std::vector<Scales> searched(count_);
+    for (std::size_t r = 0; r < count_; ++r) {
+      searched[r] = {out_.block_scales(first_ + r)[block], out_.block_mins(first_ + r)[block]};
+    }
+    std::vector<Scales> best = searched;
+    double least[kRows];
+    std::fill_n(least, kRows, std::numeric_limits<double>::infinity());
+    const tensor::Matrix<float> targets = target_.clone();
+    for (const Neighbour& neighbour : neighbours(out_.grid())) {
+      for (std::size_t r = 0; r < count_; ++r) set_scales(r, block, moved(searched[r], neighbour));
+      round_block(place, block);
+      for (std::size_t r = 0; r < count_; ++r) {
+        double error = 0;
+        for (std::size_t i = 0; i < size_; ++i) error += square(errors_.row(place + i)[r]);
+        if (!(error < least[r])) continue;
+        least[r] = error;
+        best[r] = {out_.block_scales(first_ + r)[block], out_.block_mins(first_ + r)[block]};
+      }
+      std::copy(targets.flat().begin(), targets.flat().end(), target_.flat().begin());
+    }
+    for (std::size_t r = 0; r < count_; ++r) set_scales(r, block, best[r]);
+  }
+
+  void set_scales(std::size_t r, std::size_t block, const Scales& scales) {
+    out_.block_scales(first_ + r)[block] = scales.scale;
+    out_.block_mins(first_ + r)[block] = scales.min;
+  }
+
+  /// One sub-block keeps the middle of its range; more share a minimum that scales with them.
+  Scales moved(const Scales& from, const Neighbour& neighbour) const {
+    const quant::BlockGrid& grid = out_.grid();
+    const float scale = grid.scale_value(from.scale);
+    Scales result{grid.nearest_scale(scale * neighbour.factor), from.min};
+    if (!grid.has_mins()) return result;
+    float min = quant::BlockGrid::min_value(from.min);
+    if (out_.subs_per_block() == 1) {
+      const auto middle = 0.5F * static_cast<float>(grid.levels.front() + grid.levels.back());
+      min += scale * (middle * (neighbour.factor - 1) + neighbour.shift);
+    } else {
+      min *= neighbour.factor + 0.1F * neighbour.shift;
+    }
+    result.min = quant::nearest_half(min);
+    return result;
   }
 
   /// The block's weights with the errors of all earlier blocks made up for.

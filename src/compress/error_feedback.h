@@ -16,7 +16,9 @@ namespace winnow::compress {
 
 enum class BlockScales {
   kSearch,  ///< `BlockGrid::fit` on the compensated weights
-  kKeep,    ///< those that `out` holds
+  /// That and a few neighbours of its block scales; the smallest error with feedback in the block.
+  kSearchAround,
+  kKeep,  ///< those that `out` holds
 };
 
 /// weights: [rows, n]; importance: [n], for the search of scales (see `Codec::encode`).

@@ -56,7 +56,9 @@ class MatrixQuantizer {
     const std::vector<float> importance = scale_weights(damped);
     CodedMatrix coded(codec_, weights_.rows, weights_.cols);
     if (options_.feedback) {
-      round_with_feedback(weights_, damped, importance, BlockScales::kSearch, coded, pool_);
+      const auto scales =
+          options_.neighbour_scales ? BlockScales::kSearchAround : BlockScales::kSearch;
+      round_with_feedback(weights_, damped, importance, scales, coded, pool_);
     } else {
       round_without_feedback(weights_, importance, damped.h.view(), options_.scale_search, coded,
                              pool_);

@@ -35,6 +35,8 @@ struct HessianQuantizerOptions {
   ColumnOrder column_order = ColumnOrder::kByImportance;
   ScaleWeights scale_weights = ScaleWeights::kConditional;
   bool feedback = true;  ///< else the nearest codes of the searched scales
+  /// With feedback: whether neighbours of the searched block scales are tried.
+  bool neighbour_scales = true;
   std::optional<DescentOptions> descent = DescentOptions{};
   /// Whether the codec's own encoder is a candidate; it wins ties.
   bool guard = true;

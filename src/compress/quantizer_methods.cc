@@ -18,6 +18,7 @@ HessianQuantizerOptions unguarded(ScaleWeights scale_weights, bool feedback,
   options.dampings = {0.01};
   options.scale_weights = scale_weights;
   options.feedback = feedback;
+  options.neighbour_scales = false;
   options.descent.reset();
   options.guard = false;
   options.scale_search = scale_search;

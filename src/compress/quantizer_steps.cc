@@ -12,12 +12,15 @@
 namespace winnow::compress {
 namespace {
 
-constexpr std::array<QuantizerStep, 6> kSteps = {{
+constexpr std::array<QuantizerStep, 9> kSteps = {{
     {"scales", "scales searched with what an error costs once later columns have made up for it"},
     {"feedback", "each rounding error is made up for by the columns still to come"},
+    {"around", "with feedback: neighbours of the searched block scales are tried"},
     {"polish", "coordinate descent over the codes"},
+    {"blocks", "a sub-block's scale or minimum moves with all of its codes"},
     {"integers", "coordinate descent over the scales of sub-blocks"},
     {"refit", "all block scales of a row by least squares"},
+    {"chains", "two to four codes move at once where no single one can"},
     {"guard", "the codec's own encoder where held-out text prefers it"},
 }};
 
@@ -48,9 +51,13 @@ HessianQuantizerOptions options_of_steps(const std::string& list) {
   HessianQuantizerOptions options;
   options.scale_weights = has("scales") ? ScaleWeights::kConditional : ScaleWeights::kDiagonal;
   options.feedback = has("feedback");
-  if (has("polish") || has("integers") || has("refit")) {
+  options.neighbour_scales = has("around");
+  const bool descends = has("polish") || has("blocks") || has("integers") || has("refit");
+  if (descends || has("chains")) {
     DescentOptions descent;
-    if (!has("polish")) descent.code_sweeps = descent.pair_sweeps = 0;
+    if (!has("polish")) descent.code_sweeps = 0;
+    if (!has("blocks")) descent.block_sweeps = 0;
+    if (!has("chains")) descent.chain_sweeps = 0;
     descent.integers = has("integers");
     descent.block_scales = has("refit");
     options.descent = descent;

@@ -39,7 +39,8 @@ QuantizerTrial::QuantizerTrial(const TrialMatrix& matrix, const HessianQuantizer
   const tensor::Matrix<double> dense = judge.dense();
   std::transform(dense.flat().begin(), dense.flat().end(), judge_.flat().begin(),
                  [&](double h) { return static_cast<float>(h * per_token); });
-  if (options.dampings.empty()) return;
+  const bool encoder_only = matrix.codec->grid->codebook != nullptr || options.dampings.empty();
+  if (encoder_only) return;
   damped_ = damp(*matrix.hessian, options.dampings.front(), matrix.codec->block_size,
                  options.column_order);
 }

@@ -229,6 +229,7 @@ class OutputScales {
 void round_in_clipped_ranges(ConstMatrix weights, std::span<const float> importance,
                              CodedMatrix& out, os::ThreadPool& pool) {
   WINNOW_CHECK(weights.cols == out.cols() && importance.size() == weights.cols);
+  WINNOW_CHECK(out.grid().codebook == nullptr);
   pool.run(weights.rows, [&](std::size_t row, unsigned) {
     ClippedBlock clipped(out, importance);
     for (std::size_t block = 0; block < out.blocks_per_row(); ++block) {
@@ -238,7 +239,7 @@ void round_in_clipped_ranges(ConstMatrix weights, std::span<const float> importa
 }
 
 bool has_one_scale(const quant::BlockGrid& grid) {
-  return grid.sub_size == grid.block_size && !grid.has_mins();
+  return grid.sub_size == grid.block_size && !grid.has_mins() && grid.codebook == nullptr;
 }
 
 void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
@@ -266,6 +267,7 @@ void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
 
 void round_without_feedback(ConstMatrix weights, std::span<const float> importance, ConstMatrix h,
                             ScaleSearch search, CodedMatrix& out, os::ThreadPool& pool) {
+  if (out.grid().codebook != nullptr) search = ScaleSearch::kCodec;
   if (search == ScaleSearch::kClippedRanges) {
     round_in_clipped_ranges(weights, importance, out, pool);
     return;

@@ -20,8 +20,9 @@ namespace winnow::compress {
 ///   s = (gamma max - beta min) / L,  m = -beta min,
 /// and the pair with the smallest sum_j importance_j (w_j - w'_j)^2 wins; a grid without minima has
 /// one factor, s = gamma max|w| / level, with the sign that gives the largest weight the outermost
-/// level. Block scales hold the largest s and m; with the integers rounded, all codes are chosen
-/// anew. weights: [rows, n]; importance: [n]. Fills all of `out`, rows in parallel.
+/// level. Not for codebooks. Block scales hold the largest s and m; with the integers rounded, all
+/// codes are chosen anew. weights: [rows, n]; importance: [n]. Fills all of `out`, rows in
+/// parallel.
 void round_in_clipped_ranges(ConstMatrix weights, std::span<const float> importance,
                              CodedMatrix& out, os::ThreadPool& pool);
 
@@ -38,7 +39,7 @@ void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
 
 /// Where the scales of nearest codes come from.
 enum class ScaleSearch : std::uint8_t {
-  kCodec,          ///< `BlockGrid::fit`
+  kCodec,          ///< `BlockGrid::fit`; so do codebooks whatever is asked for
   kClippedRanges,  ///< `round_in_clipped_ranges`
   kOutput,         ///< `search_output_scales` from those of kCodec; other grids keep kCodec's
 };
