@@ -37,6 +37,17 @@ def make_folder(source, target):
         sys.exit(f"weights that do not fit: {missing} {unexpected}")
     model.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+    mend_tokenizer(pathlib.Path(target) / "tokenizer.json")
+
+
+def mend_tokenizer(path):
+    """transformers makes of a GGUF tokenizer one with byte fall-back; SmolLM2's own is plain byte-level BPE."""
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer["model"].update(byte_fallback=False, fuse_unk=False, unk_token=None)
+    tokenizer.update(normalizer=None, post_processor=None, decoder=byte_level, pre_tokenizer={
+        "type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level]})
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
 def windows(model, text, count):
