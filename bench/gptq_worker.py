@@ -8,7 +8,7 @@
 
 `folder` dequantises with transformers and puts the weights into Qwen3's architecture (queries and keys normalised,
 norm weights one): shapes and values of the matrices stay, so that time and memory do; the text it would write does
-not. `quantize` is llmcompressor's GPTQ, 4 bits in groups of 128, on COUNT windows of TEXT; prints its seconds as JSON.
+not. `quantize` is llmcompressor's GPTQ, 4 bits in groups of 64 (SmolLM2's rows are no multiple of 128), on COUNT windows of TEXT; prints its seconds as JSON.
 """
 
 import json
@@ -17,6 +17,7 @@ import sys
 import time
 
 CONTEXT = 512
+GROUP = 64
 
 
 def make_folder(source, target):
@@ -63,6 +64,7 @@ def windows(model, text, count):
 def quantize(model, text, count, threads, dtype):
     import torch
     torch.set_num_threads(threads)
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import GPTQModifier
@@ -72,8 +74,10 @@ def quantize(model, text, count, threads, dtype):
     rows = windows(model, text, count)
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
     begun = time.perf_counter()
+    weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=GROUP)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     oneshot(model=loaded, dataset=data, tokenizer=AutoTokenizer.from_pretrained(model),
-            recipe=[GPTQModifier(targets="Linear", scheme="W4A16", ignore=["lm_head"])],
+            recipe=[GPTQModifier(config_groups={"group_0": scheme}, ignore=["lm_head"])],
             max_seq_length=CONTEXT, num_calibration_samples=count)
     done = time.perf_counter()
     print(json.dumps({"seconds": done - begun, "load_seconds": begun - start, "windows": len(rows)}))
