@@ -8,7 +8,8 @@
 
 `folder` dequantises with transformers and puts the weights into Qwen3's architecture (queries and keys normalised,
 norm weights one): shapes and values of the matrices stay, so that time and memory do; the text it would write does
-not. `quantize` is llmcompressor's GPTQ, 4 bits in groups of 64 (SmolLM2's rows are no multiple of 128), on COUNT windows of TEXT; prints its seconds as JSON.
+not. `quantize` is llmcompressor's GPTQ, 4 bits in groups of 64 (SmolLM2's rows are no multiple of
+128), on COUNT windows of TEXT; prints its seconds as JSON.
 """
 
 import json

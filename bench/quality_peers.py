@@ -99,7 +99,8 @@ def markdown(runs):
     lines += ["", "| | Winnow | llmcompressor | Winnow / llmcompressor (goal) |", "|---|---|---|---|"]
     lines += [f"| {name}, s a sequence | {ours[key]:.3f} | {theirs[key]:.3f} | {ours[key] / theirs[key]:.3f} (0.2) |"
               for name, key in (("wall time", "wall"), ("processor time", "processor"))]
-    lines.append(f"| peak memory, MiB | {peaks[0] / 2**20:.0f} | {peaks[1] / 2**20:.0f} | {peaks[0] / peaks[1]:.3f} (0.333) |")
+    lines.append(f"| peak memory, MiB | {peaks[0] / 2**20:.0f} | {peaks[1] / 2**20:.0f} | "
+                 f"{peaks[0] / peaks[1]:.3f} (0.333) |")
     return "\n".join(lines)
 
 

@@ -37,8 +37,8 @@ class Peers(unittest.TestCase):
 
     def run_it(self, sequences):
         printed = []
-        code = peers.main([str(TINY), "--text", str(self.text), "--sequences", sequences, "--threads", "1", "--bits", "9",
-                           "--winnow", os.environ["WINNOW_BINARY"], "--peer-python", sys.executable,
+        code = peers.main([str(TINY), "--text", str(self.text), "--sequences", sequences, "--threads", "1",
+                           "--bits", "9", "--winnow", os.environ["WINNOW_BINARY"], "--peer-python", sys.executable,
                            "--json", str(self.folder / "out.json")], out=printed.append, say=self.said.append)
         return code, "\n".join(printed)
 
