@@ -8,7 +8,8 @@
 
 `folder` dequantises with transformers and puts the weights into Qwen3's architecture (queries and keys normalised,
 norm weights one): shapes and values of the matrices stay, so that time and memory do; the text it would write does
-not. `quantize` is llmcompressor's GPTQ, 4 bits in groups of 128, on COUNT windows of TEXT; prints its seconds as JSON.
+not. `quantize` is llmcompressor's GPTQ, 4 bits in groups of 64 (SmolLM2's rows are no multiple of
+128), on COUNT windows of TEXT; prints its seconds as JSON.
 """
 
 import json
@@ -17,6 +18,7 @@ import sys
 import time
 
 CONTEXT = 512
+GROUP = 64
 
 
 def make_folder(source, target):
@@ -37,6 +39,17 @@ def make_folder(source, target):
         sys.exit(f"weights that do not fit: {missing} {unexpected}")
     model.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+    mend_tokenizer(pathlib.Path(target) / "tokenizer.json")
+
+
+def mend_tokenizer(path):
+    """transformers makes of a GGUF tokenizer one with byte fall-back; SmolLM2's own is plain byte-level BPE."""
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer["model"].update(byte_fallback=False, fuse_unk=False, unk_token=None)
+    tokenizer.update(normalizer=None, post_processor=None, decoder=byte_level, pre_tokenizer={
+        "type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level]})
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
 def windows(model, text, count):
@@ -52,6 +65,7 @@ def windows(model, text, count):
 def quantize(model, text, count, threads, dtype):
     import torch
     torch.set_num_threads(threads)
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import GPTQModifier
@@ -61,8 +75,10 @@ def quantize(model, text, count, threads, dtype):
     rows = windows(model, text, count)
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
     begun = time.perf_counter()
+    weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=GROUP)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     oneshot(model=loaded, dataset=data, tokenizer=AutoTokenizer.from_pretrained(model),
-            recipe=[GPTQModifier(targets="Linear", scheme="W4A16", ignore=["lm_head"])],
+            recipe=[GPTQModifier(config_groups={"group_0": scheme}, ignore=["lm_head"])],
             max_seq_length=CONTEXT, num_calibration_samples=count)
     done = time.perf_counter()
     print(json.dumps({"seconds": done - begun, "load_seconds": begun - start, "windows": len(rows)}))

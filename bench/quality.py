@@ -94,8 +94,8 @@ class Comparison:
 
     def winnow_file(self, name, bits, flags):
         path = self.folder / f"winnow-{name}.gguf"
-        _, seconds = self.winnow("compress", self.options.model, "-o", path, "--force", "--portable", "--bits",
-                                 repr(bits), "--data", *self.options.data, "--tokens", "0", "--context",
+        _, seconds = self.winnow("compress", self.options.model, "-o", path, "--force", "--restart", "--portable",
+                                 "--bits", repr(bits), "--data", *self.options.data, "--tokens", "0", "--context",
                                  str(self.options.context), *self.threads, *flags)
         self.say(f"winnow {name}: {seconds:.0f} s")
         return {**self.described(path), "seconds": seconds, "flags": list(flags)}

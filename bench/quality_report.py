@@ -35,28 +35,32 @@ def verdict(row):
 
 
 def counts(types):
-    return ", ".join(f"{number} {name}" for name, number in sorted(types.items(), key=lambda item: (-item[1], item[0])))
+    ordered = sorted(types.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number} {name}" for name, number in ordered)
 
 
 def mixes_table(rows):
-    lines = ["| stock mix | bits a weight | tensor bytes stock / Winnow | file bytes | mean KL stock | mean KL Winnow | "
-             "ratio (goal) | p99 ratio | same top token stock / Winnow, difference | goal |",
+    lines = ["| stock mix | bits a weight | tensor bytes stock / Winnow | file bytes | mean KL stock | "
+             "mean KL Winnow | ratio (goal) | p99 ratio | same top token stock / Winnow, difference | goal |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
         stock, ours = row["stock"], row["winnow"]
         goal = f" ({GOALS[row['mix']]})" if row["mix"] in GOALS else ""
         lines.append(
             f"| {row['mix']} | {row['bits']:.3f} | {stock['tensor_bytes']} / {ours['tensor_bytes']} "
-            f"({row['byte_ratio']:.4f}) | {stock['file_bytes']} / {ours['file_bytes']} | {stock['kl_divergence']:.5f} | "
-            f"{ours['kl_divergence']:.5f} | **{plus_minus(row['kl_ratio'], row['kl_ratio_error'])}**{goal} | "
+            f"({row['byte_ratio']:.4f}) | {stock['file_bytes']} / {ours['file_bytes']} | "
+            f"{stock['kl_divergence']:.5f} | {ours['kl_divergence']:.5f} | "
+            f"**{plus_minus(row['kl_ratio'], row['kl_ratio_error'])}**{goal} | "
             f"{plus_minus(row['p99_ratio'], row['p99_ratio_error'])} | {100 * stock['top1_agreement']:.2f} / "
-            f"{100 * ours['top1_agreement']:.2f} %, {plus_minus(100 * row['top1_difference'], 100 * row['top1_difference_error'], 2)} | "
+            f"{100 * ours['top1_agreement']:.2f} %, "
+            f"{plus_minus(100 * row['top1_difference'], 100 * row['top1_difference_error'], 2)} | "
             f"{verdict(row)} |")
     return lines
 
 
 def types_table(rows):
-    lines = ["| mix | weights in rows that force a fall-back | stock's types | Winnow's types | seconds |", "|---|---|---|---|---|"]
+    lines = ["| mix | weights in rows that force a fall-back | stock's types | Winnow's types | seconds |",
+             "|---|---|---|---|---|"]
     for row in rows:
         lines.append(f"| {row['mix']} | {100 * row['stock']['short_rows']:.1f} % | {counts(row['stock']['types'])} | "
                      f"{counts(row['winnow']['types'])} | {row['winnow']['seconds']:.0f} |")
@@ -64,18 +68,20 @@ def types_table(rows):
 
 
 def stock_table(rows):
-    lines = ["| mix, both files in stock llama.cpp | tokens | mean KL stock | mean KL Winnow | ratio | same top token |",
+    lines = ["| mix, both files in stock llama.cpp | tokens | mean KL stock | mean KL Winnow | ratio | "
+             "same top token |",
              "|---|---|---|---|---|---|"]
     for row in rows:
         theirs, ours = row["in_stock"]["stock"], row["in_stock"]["winnow"]
-        lines.append(f"| {row['mix']} | {ours['tokens']} | {theirs['kl_divergence']:.5f} | {ours['kl_divergence']:.5f} | "
-                     f"{ours['kl_divergence'] / theirs['kl_divergence']:.3f} | {100 * theirs['top1_agreement']:.2f} / "
-                     f"{100 * ours['top1_agreement']:.2f} % |")
+        lines.append(f"| {row['mix']} | {ours['tokens']} | {theirs['kl_divergence']:.5f} | "
+                     f"{ours['kl_divergence']:.5f} | {ours['kl_divergence'] / theirs['kl_divergence']:.3f} | "
+                     f"{100 * theirs['top1_agreement']:.2f} / {100 * ours['top1_agreement']:.2f} % |")
     return lines
 
 
 def ablation_table(rows):
-    lines = ["| bytes of | step | mean KL | against stock | against the row above | p99 against stock | bytes | seconds |",
+    lines = ["| bytes of | step | mean KL | against stock | against the row above | p99 against stock | bytes | "
+             "seconds |",
              "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         step = row.get("step")

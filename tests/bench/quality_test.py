@@ -91,12 +91,14 @@ class Statistics(unittest.TestCase):
 
 class Verdict(unittest.TestCase):
     def row(self, **changes):
-        return {"mix": "Q3_K_M", "kl_ratio": 0.5, "p99_ratio": 0.9, "top1_difference": 0.01, "byte_ratio": 0.999, **changes}
+        return {"mix": "Q3_K_M", "kl_ratio": 0.5, "p99_ratio": 0.9, "top1_difference": 0.01, "byte_ratio": 0.999,
+                **changes}
 
     def test_a_goal_is_met_or_what_is_missed_is_named(self):
         self.assertEqual(quality_report.verdict(self.row()), "met")
-        for change, word in (({"kl_ratio": 0.61}, "ratio"), ({"p99_ratio": 1.01}, "p99"), ({"byte_ratio": 1.0001}, "bytes"),
-                             ({"byte_ratio": 0.9979}, "bytes"), ({"top1_difference": -0.001}, "top token")):
+        for change, word in (({"kl_ratio": 0.61}, "ratio"), ({"p99_ratio": 1.01}, "p99"),
+                             ({"byte_ratio": 1.0001}, "bytes"), ({"byte_ratio": 0.9979}, "bytes"),
+                             ({"top1_difference": -0.001}, "top token")):
             self.assertEqual(quality_report.verdict(self.row(**change)), f"missed: {word}")
         self.assertEqual(quality_report.verdict(self.row(mix="Q4_K_S")), "")
 
