@@ -1,9 +1,13 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// Shares work over the columns of the experts' slots out to threads.
+// Shares sums over columns out to threads, and hands rows to the kernels in stretches: the sums of
+// a column run over tokens in their order, so neither changes a bit.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
+#include <vector>
 
 #include "engine/observer.h"
 #include "os/thread_pool.h"
@@ -22,6 +26,25 @@ void for_expert_columns(os::ThreadPool& pool, const engine::ExpertSlots& slots, 
     body(static_cast<std::size_t>(index(slots.experts[i])),
          os::Range{slots.first[i], slots.first[i + 1]}, os::split(columns, parts, item % parts));
   });
+}
+
+/// Calls body(rows, first, count) for stretches of `range`, in order; rows[i] is row_of(first + i).
+template <typename RowOf, typename Body>
+void for_row_stretches(os::Range range, const RowOf& row_of, const Body& body) {
+  constexpr std::size_t kRows = 8;  // as many streams as the processor fetches ahead
+  const float* rows[kRows];
+  for (std::size_t first = range.begin; first < range.end; first += kRows) {
+    const std::size_t count = std::min(kRows, range.end - first);
+    for (std::size_t i = 0; i < count; ++i) rows[i] = row_of(first + i);
+    body(static_cast<const float* const*>(rows), first, count);
+  }
+}
+
+/// Squares of router weights, into `squares`.
+inline void square_weights(std::span<const float> weights, std::vector<double>& squares) {
+  squares.resize(weights.size());
+  std::transform(weights.begin(), weights.end(), squares.begin(),
+                 [](float weight) { return double{weight} * double{weight}; });
 }
 
 }  // namespace winnow::compress
