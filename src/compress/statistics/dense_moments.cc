@@ -62,7 +62,8 @@ class DenseMoments final : public StatisticCollector {
     pool_.run(parts, [&](std::size_t part, unsigned) {
       const os::Range columns = os::split(x.cols, parts, part);
       for_row_stretches(
-          {0, x.rows}, [&](std::size_t t) { return x.row(t).data() + columns.begin; },
+          {0, x.rows}, columns.size(),
+          [&](std::size_t t) { return x.row(t).data() + columns.begin; },
           [&](const float* const* rows, std::size_t, std::size_t count) {
             kernels_.column_magnitudes(rows, count, columns.size(), &sums.squares[columns.begin],
                                        &sums.magnitudes[columns.begin],

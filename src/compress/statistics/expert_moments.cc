@@ -32,16 +32,16 @@ class ExpertMoments final : public StatisticCollector {
   template <typename RowOf>
   void add_rows(const engine::ExpertSlots& slots, std::size_t width, std::span<double> squares,
                 std::span<double> gated, const RowOf& row_of) {
-    for_expert_columns(pool_, slots, width,
-                       [&](std::size_t expert, os::Range range, os::Range columns) {
-                         const std::size_t at = expert * width + columns.begin;
-                         for_row_stretches(
-                             range, [&](std::size_t slot) { return row_of(slot) + columns.begin; },
-                             [&](const float* const* rows, std::size_t first, std::size_t count) {
-                               kernels_.column_squares(rows, &weights_[first], count,
-                                                       columns.size(), &squares[at], &gated[at]);
-                             });
-                       });
+    for_expert_columns(
+        pool_, slots, width, [&](std::size_t expert, os::Range range, os::Range columns) {
+          const std::size_t at = expert * width + columns.begin;
+          for_row_stretches(
+              range, columns.size(), [&](std::size_t slot) { return row_of(slot) + columns.begin; },
+              [&](const float* const* rows, std::size_t first, std::size_t count) {
+                kernels_.column_squares(rows, &weights_[first], count, columns.size(), &squares[at],
+                                        &gated[at]);
+              });
+        });
   }
   static std::span<double> add(const LayerContext& context, const char* name, std::uint64_t width) {
     return context.sums.add_sum(name, {context.spec.moe.num_experts, width});

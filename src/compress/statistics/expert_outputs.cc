@@ -7,19 +7,16 @@
 #include <cmath>
 #include <vector>
 
+#include "compress/expert_columns.h"
 #include "compress/statistic.h"
 
 namespace winnow::compress {
 namespace {
 
-/// A token's choices lie far apart; from some lines on the processor sees a stream by itself.
-void prefetch(std::span<const float> row) {
-  constexpr std::size_t kLine = 64 / sizeof(float);
-  constexpr std::size_t kLines = 16;
-  for (std::size_t j = 0; j < std::min(row.size(), kLines * kLine); j += kLine) {
-    __builtin_prefetch(&row[j]);
-  }
-}
+// Outputs of a token's choices are asked for so many tokens before they are multiplied.
+constexpr std::size_t kAhead = 2;
+// From there on the processor sees a stream by itself.
+constexpr std::size_t kAheadValues = 512;
 
 class ExpertOutputs final : public StatisticCollector {
  public:
@@ -66,7 +63,10 @@ class ExpertOutputs final : public StatisticCollector {
         for (std::size_t i = 0; i < k; ++i) {
           const std::size_t slot = slots.slot_of[t * k + i];
           rows[i] = slots.outputs.row(slot).data();
-          if (t + 1 < range.end) prefetch(slots.outputs.row(slots.slot_of[(t + 1) * k + i]));
+          if (t + kAhead < range.end) {
+            prefetch(slots.outputs.row(slots.slot_of[(t + kAhead) * k + i]).data(),
+                     std::min(slots.outputs.cols, kAheadValues));
+          }
           largest_of_slot_[slot] = kernels_.largest_magnitude(rows[i], slots.outputs.cols);
           kernels_.wide_dots(rows[i], rows.data(), i + 1, slots.outputs.cols,
                              &products_[(t * k + i) * k]);

@@ -24,7 +24,7 @@ class MeanOutputs final : public StatisticCollector {
         pool_, slots, width_, [&](std::size_t expert, os::Range range, os::Range columns) {
           const std::size_t at = expert * width_ + columns.begin;
           for_row_stretches(
-              range,
+              range, columns.size(),
               [&](std::size_t slot) { return slots.outputs.row(slot).data() + columns.begin; },
               [&](const float* const* rows, std::size_t first, std::size_t count) {
                 kernels_.column_values(rows, &weights_[first], count, columns.size(), &sums_[at],

@@ -33,7 +33,7 @@ class RouterLogits final : public StatisticCollector {
     pool_.run(parts, [&](std::size_t part, unsigned) {
       const os::Range range = os::split(experts_, parts, part);
       for_row_stretches(
-          {0, tokens}, [&](std::size_t t) { return logits.row(t).data(); },
+          {0, tokens}, experts_, [&](std::size_t t) { return logits.row(t).data(); },
           [&](const float* const* rows, std::size_t first, std::size_t count) {
             for (std::size_t e = range.begin; e < range.end; ++e) {
               kernels_.column_products(rows, &transposed_[e * tokens + first], count, experts_,

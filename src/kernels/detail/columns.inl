@@ -5,22 +5,6 @@
 // vectors, is what this is faster by. The last n % kLanes columns go one by one.
 
 inline constexpr std::size_t kWide = kLanes / 2;  // doubles in a vector
-using Doubles [[gnu::vector_size(kWide * sizeof(double))]] = double;
-using HalfFloats [[gnu::vector_size(kWide * sizeof(float))]] = float;
-
-WINNOW_INLINE Doubles load_doubles(const double* p) {
-  Doubles values;
-  std::memcpy(&values, p, sizeof values);
-  return values;
-}
-WINNOW_INLINE void store_doubles(double* p, Doubles values) {
-  std::memcpy(p, &values, sizeof values);
-}
-WINNOW_INLINE Doubles widen(const float* p) {
-  HalfFloats values;
-  std::memcpy(&values, p, sizeof values);
-  return __builtin_convertvector(values, Doubles);
-}
 
 /// `kLanes` columns of f64 sums.
 struct Columns {
