@@ -5,9 +5,10 @@
 namespace winnow::compress {
 
 LayerCollectors::LayerCollectors(const model::ModelSpec& spec, LayerId layer, bool is_output,
-                                 os::ThreadPool& pool) {
-  const LayerContext context{spec, layer, is_output, pool, sums_};
-  for (const StatisticFamily* family : all_statistics()) {
+                                 const kernels::Kernels& kernels, os::ThreadPool& pool,
+                                 std::span<const StatisticFamily* const> families) {
+  const LayerContext context{spec, layer, is_output, kernels, pool, sums_};
+  for (const StatisticFamily* family : families) {
     if (auto collector = family->make(context)) collectors_.push_back(std::move(collector));
   }
 }

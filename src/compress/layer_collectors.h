@@ -15,9 +15,10 @@ namespace winnow::compress {
 /// Passes what the engine shows on to every registered family, and closes units.
 class LayerCollectors final : public engine::Observer {
  public:
-  /// Of a layer, or (`is_output`) of the output matrix. spec and pool must outlive it.
+  /// Of a layer, or (`is_output`) of the output matrix. spec, kernels and pool must outlive it.
   LayerCollectors(const model::ModelSpec& spec, LayerId layer, bool is_output,
-                  os::ThreadPool& pool);
+                  const kernels::Kernels& kernels, os::ThreadPool& pool,
+                  std::span<const StatisticFamily* const> families = all_statistics());
 
   void begin_batch(std::span<const std::uint32_t> window_numbers);
   bool wants_expert_inputs() const override { return false; }

@@ -35,14 +35,15 @@ std::string layer_part(std::size_t layer, std::size_t domain) {
 }
 
 /// The sums that one layer asks for at most.
-Bytes largest_sums(const model::ModelSpec& spec, os::ThreadPool& pool) {
+Bytes largest_sums(const model::ModelSpec& spec, engine::LayerRunner& runner) {
   Bytes most;
   bool seen[2] = {};
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
     bool& done = seen[spec.is_moe_layer(LayerId{layer}) ? 1 : 0];
     if (done) continue;
     done = true;
-    most = std::max(most, LayerCollectors(spec, LayerId{layer}, false, pool).sums().memory());
+    LayerCollectors collectors(spec, LayerId{layer}, false, runner.kernels(), runner.pool());
+    most = std::max(most, collectors.sums().memory());
   }
   return most;
 }
@@ -58,7 +59,8 @@ class Profiler {
         options_(options),
         log_(log),
         runner_(checkpoint, options.engine),
-        header_(describe_model(checkpoint, options.version, options.context, runner_.isa())) {
+        header_(
+            describe_model(checkpoint, options.version, options.context, runner_.kernels().isa)) {
     plan_memory();
     header_.domains = plan_.domains;
   }
@@ -128,7 +130,7 @@ void Profiler::plan_memory() {
   if (!options_.max_memory) return;
   const std::uint64_t before = os::peak_resident_bytes();
   // Sums and, when they are written, at most all their residuals with the indices.
-  const std::uint64_t sums = largest_sums(spec_, runner_.pool()).value * 5 / 3;
+  const std::uint64_t sums = largest_sums(spec_, runner_).value * 5 / 3;
   const std::uint64_t output =
       kLogitRows * std::uint64_t{spec_.vocab_size} * (sizeof(float) + sizeof(double)) +
       2 * kTeacherBytes;
@@ -220,7 +222,9 @@ void Profiler::run_batch(std::size_t batch, LayerCollectors* collectors) {
 void Profiler::run_layer(std::uint32_t layer, PartialOutput* partial) {
   runner_.load(LayerId{layer});
   std::optional<LayerCollectors> collectors;
-  if (partial != nullptr) collectors.emplace(spec_, LayerId{layer}, false, runner_.pool());
+  if (partial != nullptr) {
+    collectors.emplace(spec_, LayerId{layer}, false, runner_.kernels(), runner_.pool());
+  }
   states_->open(layer);
   states_->create(layer + 1);
   for (std::size_t b = 0; b < plan_.batches.size(); ++b) {
@@ -267,7 +271,7 @@ void Profiler::add_logits(std::size_t batch, Teacher& teacher) {
 
 void Profiler::run_output(PartialOutput& partial) {
   runner_.load_output();
-  LayerCollectors collectors(spec_, {}, true, runner_.pool());
+  LayerCollectors collectors(spec_, {}, true, runner_.kernels(), runner_.pool());
   Teacher teacher;
   states_->open(spec_.num_hidden_layers);
   for (std::size_t b = 0; b < plan_.batches.size(); ++b) {

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #include "base/error.h"
 #include "compress/coverage.h"
@@ -230,6 +232,76 @@ TEST_F(Profiling, LeavesNothingWhenItFailsBeforeTheFirstLayerIsDone) {
   EXPECT_EQ(names_in(folder_.path()), std::vector<std::string>{"broken"});
 }
 
+TEST_F(Profiling, NamesTheLayerOrTensorOfWeightsThatAreNotNumbers) {
+  struct Damage {
+    const char* tensor;
+    const char* place;
+  };
+  constexpr Damage kDamages[] = {
+      {"model.layers.1.self_attn.o_proj.weight", "layer 1"},
+      {"model.layers.1.self_attn.k_norm.weight", "layers.1.self_attn.k_norm"},
+      {"model.layers.1.input_layernorm.weight", "layers.1.input_layernorm"},
+      {"model.layers.1.post_attention_layernorm.weight", "layers.1.post_attention_layernorm"},
+      {"model.layers.1.mlp.gate.weight", "layer 1"},
+      {"model.layers.1.mlp.experts.0.gate_proj.weight", "layer 1"},
+      {"model.layers.1.mlp.experts.0.down_proj.weight", "layer 1"},
+      {"model.embed_tokens.weight", "embed_tokens"},
+      {"model.norm.weight", "model.norm"},
+  };
+  for (const Damage& damage : kDamages) {
+    EditableModel model("plain");
+    auto& tensor = model.tensor(damage.tensor);
+    std::fill(tensor.bytes.begin(), tensor.bytes.end(), '\xff');
+    const auto folder = path(damage.tensor);
+    model.write(folder);
+    const auto broken = model::Checkpoint::open(folder);
+    const Error error = error_of([&] {
+      profile_model(broken, two_domains(16, 20), path("s"), testing::profile_options(), log_);
+    });
+    EXPECT_EQ(error.code(), ErrorCode::kBadData) << damage.tensor;
+    EXPECT_NE(error.message().find(damage.place), std::string::npos)
+        << damage.tensor << ": " << error.message();
+    EXPECT_FALSE(std::filesystem::exists(path("s")));
+    std::filesystem::remove_all(path("s.partial"));
+  }
+}
+
+TEST_F(Profiling, KeepsAllStatesEvenWhenAnEarlierRunDidNot) {
+  const auto text = two_domains(90, 17);
+  const std::string expected = profile(text, "whole", keeping_states());
+  // So little memory that the states were on the disk, and those of layer 0 were removed.
+  testing::TestLog stops(12);
+  ProfileOptions options = testing::profile_options();
+  const Error error = error_of([&] { profile(text, "tight", with_memory(1 << 20)); });
+  const std::uint64_t least =
+      std::stoull(error.message().substr(error.message().find("takes ") + 6));
+  options.max_memory = Bytes{least + (1 << 20)};
+  EXPECT_EQ(error_of([&] { profile_model(model_, text, path("s"), options, stops); }).code(),
+            ErrorCode::kInterrupted);
+  EXPECT_EQ(profile(text, "s", keeping_states()), expected);
+  const auto names = [&](const char* folder) {
+    auto list = names_in(path(folder));
+    std::sort(list.begin(), list.end());
+    return list;
+  };
+  EXPECT_EQ(names("s.states"), names("whole.states"));
+  for (const std::string& name : names("s.states")) {
+    EXPECT_EQ(file_bytes(path("s.states") / name).size(),
+              file_bytes(path("whole.states") / name).size());
+  }
+}
+
+TEST_F(Profiling, WritesTheSameTeacherInPieces) {
+  // 7 MB of it, so that some pieces are written before the domain ends.
+  const auto text = testing::random_windows(1088, 100);
+  profile(text, "all");
+  profile(part_of(text, 0, 576), "a");
+  profile(part_of(text, 576, 1088), "b");
+  EXPECT_EQ(merge({path("a"), path("b")}, "ab"), file_bytes(path("all")));
+  const auto file = StatisticsFile::open(path("all"));
+  EXPECT_EQ(file.floats(teacher_prefix(0) + "rest_mass").size(), 1088U / 8 * 100);
+}
+
 TEST_F(Profiling, FlagsExpertsThatSawLittleText) {
   profile(testing::random_windows(8, 9), "s");
   const auto coverage = measure_coverage(StatisticsFile::open(path("s")));
@@ -262,6 +334,15 @@ TEST_F(Profiling, RefusesToMergeWhatDoesNotBelongTogether) {
   const auto other = testing::open_tiny(WINNOW_SOURCE_DIR, "not-renormalised");
   profile_model(other, text, path("other"), testing::profile_options(), log_);
   EXPECT_NE(merge_error({path("s"), path("other")}).find("another model"), std::string::npos);
+}
+
+TEST_F(Profiling, BeginsAnUnfinishedMergeAnewWhenAsked) {
+  profile(testing::random_windows(8, 9), "s");
+  PartialOutput(path("out"), Json{{"merge", "another"}}, PartialOutput::Start::kResume).keep();
+  EXPECT_EQ(error_of([&] { merge({path("s")}, "out"); }).code(), ErrorCode::kUsage);
+  const std::vector<std::filesystem::path> inputs = {path("s")};
+  merge_statistics(model_, inputs, path("out"), "test", PartialOutput::Start::kRestart, log_);
+  EXPECT_EQ(file_bytes(path("out")), file_bytes(path("s")));
 }
 
 class StatisticsFiles : public Profiling {
@@ -297,6 +378,41 @@ TEST_F(StatisticsFiles, WhoseHitsDoNotMatchTheirTokensAreRefused) {
   const Error error = error_with(replaced("\\\"tokens\\\":70", "\\\"tokens\\\":71"));
   EXPECT_EQ(error.code(), ErrorCode::kBadData);
   EXPECT_NE(error.message().find("hits"), std::string::npos) << error.message();
+}
+
+TEST_F(StatisticsFiles, OfMoreLayersThanArraysAreRefusedAtOnce) {
+  std::string bytes = bytes_;
+  const std::string layers = "\\\"num_hidden_layers\\\":2,";
+  const auto at = bytes.find(layers);
+  ASSERT_NE(at, std::string::npos);
+  bytes.replace(at, layers.size(), "\\\"num_hidden_layers\\\":9223372036854775807,");
+  std::uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  header += 18;
+  std::memcpy(bytes.data(), &header, sizeof header);
+  const Error error = error_with(bytes);
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("too few"), std::string::npos) << error.message();
+}
+
+TEST_F(StatisticsFiles, WithMoreSequencesHeldOutThanThereAreAreRefused) {
+  const Error error =
+      error_with(replaced("\\\"held_out_sequences\\\":1", "\\\"held_out_sequences\\\":9"));
+  EXPECT_NE(error.message().find("9 of 8"), std::string::npos) << error.message();
+}
+
+TEST_F(StatisticsFiles, WithSumsThatAreNotNumbersAreNotAddedUp) {
+  const auto file = StatisticsFile::open(path("s"));
+  const auto* info = file.find(layer_prefix(0, LayerId{0}) + "weight_sums");
+  ASSERT_NE(info, nullptr);
+  std::string bytes = bytes_;
+  const double bad = std::numeric_limits<double>::infinity();
+  std::memcpy(bytes.data() + info->offset, &bad, sizeof bad);
+  os::write_text_file(path("bad"), bytes);
+  const Error error = error_of([&] { merge({path("bad")}, "out"); });
+  EXPECT_EQ(error.code(), ErrorCode::kBadData);
+  EXPECT_NE(error.message().find("weight_sums"), std::string::npos) << error.message();
+  EXPECT_FALSE(std::filesystem::exists(path("out.partial")));
 }
 
 TEST_F(StatisticsFiles, AreNotSafetensorsModels) {

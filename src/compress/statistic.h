@@ -13,6 +13,7 @@
 #include "base/units.h"
 #include "compress/unit_sums.h"
 #include "engine/observer.h"
+#include "kernels/kernels.h"
 #include "model/spec.h"
 #include "os/thread_pool.h"
 
@@ -23,7 +24,8 @@ struct LayerContext {
   const model::ModelSpec& spec;
   LayerId layer;
   bool is_output = false;  ///< then there is no layer, only the input of the output matrix
-  os::ThreadPool& pool;    ///< free while a collector is called
+  const kernels::Kernels& kernels;
+  os::ThreadPool& pool;  ///< free while a collector is called
   UnitSums& sums;
 
   bool is_moe() const { return !is_output && spec.is_moe_layer(layer); }

@@ -125,7 +125,7 @@ LayerRunner::LayerRunner(const model::Checkpoint& checkpoint, const EngineOption
     : state_(std::make_unique<State>(checkpoint, options)) {}
 LayerRunner::~LayerRunner() = default;
 
-std::string_view LayerRunner::isa() const { return state_->kernels.isa; }
+const kernels::Kernels& LayerRunner::kernels() const { return state_->kernels; }
 os::ThreadPool& LayerRunner::pool() { return state_->pool; }
 
 void LayerRunner::embed(std::span<const TokenId> tokens, tensor::MatrixView<float> hidden,

@@ -30,7 +30,7 @@ class LayerRunner {
   LayerRunner(const LayerRunner&) = delete;
   LayerRunner& operator=(const LayerRunner&) = delete;
 
-  std::string_view isa() const;
+  const kernels::Kernels& kernels() const;
   os::ThreadPool& pool();
 
   /// Rows of the token embedding, read from the file: hidden [tokens, hidden_size] is overwritten.

@@ -62,6 +62,12 @@ TEST(Dispatch, EveryIsaHasEveryKernel) {
     EXPECT_NE(k->rms_norm, nullptr);
     EXPECT_NE(k->silu_mul, nullptr);
     EXPECT_NE(k->softmax, nullptr);
+    EXPECT_NE(k->column_squares, nullptr);
+    EXPECT_NE(k->column_values, nullptr);
+    EXPECT_NE(k->column_magnitudes, nullptr);
+    EXPECT_NE(k->column_products, nullptr);
+    EXPECT_NE(k->wide_dots, nullptr);
+    EXPECT_NE(k->largest_magnitude, nullptr);
   }
 }
 

@@ -33,6 +33,9 @@ using MatMulFloats = void (*)(const quant::PackedMatrix& w, std::size_t first_ro
                               std::size_t end_row, tensor::MatrixView<const float> x,
                               tensor::MatrixView<float> y, std::byte* scratch) noexcept;
 
+/// Interleaved sums of wide_dots.
+inline constexpr std::size_t kDotChains = 8;
+
 /// All functions are reentrant, neither throw nor allocate; spans do not overlap unless said.
 struct Kernels {
   std::string_view isa;  ///< one of isa_names()
@@ -68,6 +71,28 @@ struct Kernels {
   void (*silu_mul)(float* gate, const float* up, std::size_t n) noexcept;
   /// In place: x = exp(x - max) / sum. n >= 1.
   void (*softmax)(float* x, std::size_t n) noexcept;
+
+  // Sums in f64 over rows of f32 for statistics. rows: `count` pointers to n values. Every product
+  // and sum is rounded, rows are added in their order: bit-identical on all ISAs for finite values.
+
+  /// squares[j] += row[j]^2, weighted[j] += weight * row[j]^2 for each row and its weight.
+  void (*column_squares)(const float* const* rows, const double* weights, std::size_t count,
+                         std::size_t n, double* squares, double* weighted) noexcept;
+  /// sums[j] += row[j], weighted[j] += weight * row[j].
+  void (*column_values)(const float* const* rows, const double* weights, std::size_t count,
+                        std::size_t n, double* sums, double* weighted) noexcept;
+  /// squares[j] += row[j]^2, magnitudes[j] += |row[j]|, largest[j] = max(largest[j], |row[j]|).
+  void (*column_magnitudes)(const float* const* rows, std::size_t count, std::size_t n,
+                            double* squares, double* magnitudes, float* largest) noexcept;
+  /// sums[j] += weight * row[j].
+  void (*column_products)(const float* const* rows, const double* weights, std::size_t count,
+                          std::size_t n, double* sums) noexcept;
+  /// out[r] = sum_j a[j] rows[r][j]: products of column j go to chain j mod kDotChains, the chains
+  /// are added in order, and after them the products of the last n mod kDotChains columns.
+  void (*wide_dots)(const float* a, const float* const* rows, std::size_t count, std::size_t n,
+                    double* out) noexcept;
+  /// max |x[j]|; 0 of nothing.
+  float (*largest_magnitude)(const float* x, std::size_t n) noexcept;
 
   /// Runs the ISA's int8 dot product on registers, in proportion to `steps`, and returns how many
   /// operations that was (two per multiply-add); see measure_int8_rate.

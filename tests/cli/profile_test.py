@@ -207,27 +207,43 @@ class Killed(CommandTest):
 
 
 class Memory(CommandTest):
-    def test_a_model_larger_than_the_limit_is_profiled_within_it(self):
-        # Grain in F32 takes 85 MB; its layers take 10 MB, its embedding 4 MB.
-        model = self.folder / "f32.gguf"
-        self.succeed("convert", GRAIN, "-o", model, "--type", "F32")
-        limit = 72 << 20
-        self.assertGreater(model.stat().st_size, limit)
-        # On one thread: allocators keep some memory for each.
-        arguments = ("profile", model, "--data", GRAIN / "data/calib/cpp.txt", "--tokens", 16000,
-                     "-t", 1)
-        self.succeed(*arguments, "-o", self.folder / "free.stats")
-        bounded = self.folder / "bounded.stats"
-        command = [BINARY, *map(str, arguments), "-o", str(bounded), "--max-memory", str(limit)]
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    def peak_of(self, *arguments):
+        """Largest resident memory of a run that must succeed."""
+        process = subprocess.Popen([BINARY, *map(str, arguments)], env=ENVIRONMENT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with process.stderr:
+            message = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        self.assertEqual(process.returncode, 0)
-        peak = usage.ru_maxrss * 1024
+        self.assertEqual(process.returncode, 0, message)
+        return usage.ru_maxrss * 1024
+
+    def check(self, model, text, limit, *options):
+        """Peak memory within the limit, and the bytes of a run without one."""
+        self.assertGreater(model.stat().st_size, limit)
+        arguments = ("profile", model, "--data", text, *options)
+        self.succeed(*arguments, "-o", self.folder / "free.stats")
+        bounded = self.folder / "bounded.stats"
+        peak = self.peak_of(*arguments, "-o", bounded, "--max-memory", limit)
         print(f"peak {peak / 2**20:.1f} MiB of {limit / 2**20:.0f} MiB, "
               f"model {model.stat().st_size / 2**20:.1f} MiB")
         self.assertLessEqual(peak, limit)
         self.assertEqual(bounded.read_bytes(), (self.folder / "free.stats").read_bytes())
+
+    def test_a_model_larger_than_the_limit_is_profiled_within_it(self):
+        # Grain in F32 takes 85 MB; its layers take 10 MB, its embedding 4 MB.
+        model = self.folder / "f32.gguf"
+        self.succeed("convert", GRAIN, "-o", model, "--type", "F32")
+        # On one thread: allocators keep some memory for each.
+        self.check(model, GRAIN / "data/calib/cpp.txt", 72 << 20, "--tokens", 16000, "-t", 1)
+
+    def test_a_model_of_many_layers_is_profiled_in_a_third_of_its_size(self):
+        model = self.folder / "many.gguf"
+        subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", "tiny", "--layers", "40",
+                        "--type", "Q8_0", "-o", model], check=True, capture_output=True)
+        limit = 48 << 20
+        self.assertGreater(model.stat().st_size, 3 * limit - (8 << 20))
+        self.check(model, GRAIN / "data/calib/cpp.txt", limit, "--tokens", 3000)
 
 
 if __name__ == "__main__":

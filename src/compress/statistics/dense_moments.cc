@@ -7,7 +7,7 @@
 #include <array>
 #include <vector>
 
-#include "compress/column_sums.h"
+#include "compress/expert_columns.h"
 #include "compress/statistic.h"
 
 namespace winnow::compress {
@@ -25,7 +25,8 @@ struct SiteSums {
 
 class DenseMoments final : public StatisticCollector {
  public:
-  explicit DenseMoments(const LayerContext& context) : pool_(context.pool) {
+  explicit DenseMoments(const LayerContext& context)
+      : kernels_(context.kernels), pool_(context.pool) {
     const model::ModelSpec& spec = context.spec;
     if (context.is_output) {
       add(context, Site::kOutputInput, "output_input", spec.hidden_size);
@@ -60,14 +61,18 @@ class DenseMoments final : public StatisticCollector {
         std::min<std::size_t>((x.cols + 63) / 64, std::size_t{pool_.size()} * 2);
     pool_.run(parts, [&](std::size_t part, unsigned) {
       const os::Range columns = os::split(x.cols, parts, part);
-      for (std::size_t t = 0; t < x.rows; ++t) {
-        add_magnitudes(x.row(t).subspan(columns.begin, columns.size()),
-                       &sums.squares[columns.begin], &sums.magnitudes[columns.begin],
-                       &sums.largest[columns.begin]);
-      }
+      for_row_stretches(
+          {0, x.rows}, columns.size(),
+          [&](std::size_t t) { return x.row(t).data() + columns.begin; },
+          [&](const float* const* rows, std::size_t, std::size_t count) {
+            kernels_.column_magnitudes(rows, count, columns.size(), &sums.squares[columns.begin],
+                                       &sums.magnitudes[columns.begin],
+                                       &sums.largest[columns.begin]);
+          });
     });
   }
 
+  const kernels::Kernels& kernels_;
   os::ThreadPool& pool_;
   std::vector<SiteSums> sites_;
 };

@@ -7,16 +7,22 @@
 #include <cmath>
 #include <vector>
 
-#include "compress/column_sums.h"
+#include "compress/expert_columns.h"
 #include "compress/statistic.h"
 
 namespace winnow::compress {
 namespace {
 
+// Outputs of a token's choices are asked for so many tokens before they are multiplied.
+constexpr std::size_t kAhead = 2;
+// From there on the processor sees a stream by itself.
+constexpr std::size_t kAheadValues = 512;
+
 class ExpertOutputs final : public StatisticCollector {
  public:
   explicit ExpertOutputs(const LayerContext& context)
-      : pool_(context.pool),
+      : kernels_(context.kernels),
+        pool_(context.pool),
         experts_(context.spec.moe.num_experts),
         norms_(context.sums.add_sum("output_norms", {experts_})),
         squares_(context.sums.add_sum("output_squares", {experts_})),
@@ -52,14 +58,18 @@ class ExpertOutputs final : public StatisticCollector {
     const std::size_t parts = std::min<std::size_t>(tokens, std::size_t{pool_.size()} * 4);
     pool_.run(parts, [&](std::size_t part, unsigned) {
       const os::Range range = os::split(tokens, parts, part);
+      std::vector<const float*> rows(k);
       for (std::size_t t = range.begin; t < range.end; ++t) {
         for (std::size_t i = 0; i < k; ++i) {
           const std::size_t slot = slots.slot_of[t * k + i];
-          const auto a = slots.outputs.row(slot);
-          largest_of_slot_[slot] = largest_magnitude(a);
-          for (std::size_t j = 0; j <= i; ++j) {
-            products_[(t * k + i) * k + j] = dot(a, slots.outputs.row(slots.slot_of[t * k + j]));
+          rows[i] = slots.outputs.row(slot).data();
+          if (t + kAhead < range.end) {
+            prefetch(slots.outputs.row(slots.slot_of[(t + kAhead) * k + i]).data(),
+                     std::min(slots.outputs.cols, kAheadValues));
           }
+          largest_of_slot_[slot] = kernels_.largest_magnitude(rows[i], slots.outputs.cols);
+          kernels_.wide_dots(rows[i], rows.data(), i + 1, slots.outputs.cols,
+                             &products_[(t * k + i) * k]);
         }
       }
     });
@@ -91,6 +101,7 @@ class ExpertOutputs final : public StatisticCollector {
     largest_norm_[expert] = std::max(largest_norm_[expert], static_cast<float>(norm));
   }
 
+  const kernels::Kernels& kernels_;
   os::ThreadPool& pool_;
   std::uint64_t experts_;
   std::span<const std::uint32_t> windows_;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "compress/column_sums.h"
 #include "compress/statistic.h"
 
 namespace winnow::compress {
@@ -13,7 +12,8 @@ namespace {
 class LayerSimilarity final : public StatisticCollector {
  public:
   explicit LayerSimilarity(const LayerContext& context)
-      : pool_(context.pool),
+      : kernels_(context.kernels),
+        pool_(context.pool),
         cosines_(context.sums.add_sum("layer_cosines", {1})),
         input_squares_(context.sums.add_sum("layer_input_squares", {1})),
         output_squares_(context.sums.add_sum("layer_output_squares", {1})) {}
@@ -25,9 +25,12 @@ class LayerSimilarity final : public StatisticCollector {
     pool_.run(parts, [&](std::size_t part, unsigned) {
       const os::Range range = os::split(input.rows, parts, part);
       for (std::size_t t = range.begin; t < range.end; ++t) {
-        const auto a = input.row(t);
-        const auto b = output.row(t);
-        tokens_[t] = {dot(a, a), dot(b, b), dot(a, b)};
+        const float* const rows[] = {input.row(t).data(), output.row(t).data()};
+        double with_input[2];
+        kernels_.wide_dots(rows[0], rows, 2, input.cols, with_input);
+        kernels_.wide_dots(rows[1], rows + 1, 1, input.cols, &tokens_[t].output);
+        tokens_[t].input = with_input[0];
+        tokens_[t].both = with_input[1];
       }
     });
     for (const Products& token : tokens_) {
@@ -42,6 +45,7 @@ class LayerSimilarity final : public StatisticCollector {
   struct Products {
     double input, output, both;
   };
+  const kernels::Kernels& kernels_;
   os::ThreadPool& pool_;
   std::span<double> cosines_, input_squares_, output_squares_;
   std::vector<Products> tokens_;

@@ -3,7 +3,6 @@
 // Sums of the experts' outputs: divided by hits, the vector that could stand in for an expert; the
 // one weighted with the squared router weight is the best single constant in the least-squares
 // sense.
-#include "compress/column_sums.h"
 #include "compress/expert_columns.h"
 #include "compress/statistic.h"
 
@@ -13,26 +12,33 @@ namespace {
 class MeanOutputs final : public StatisticCollector {
  public:
   explicit MeanOutputs(const LayerContext& context)
-      : pool_(context.pool),
+      : kernels_(context.kernels),
+        pool_(context.pool),
         width_(context.spec.hidden_size),
         sums_(context.sums.add_sum("output_sums", {context.spec.moe.num_experts, width_})),
         gated_(context.sums.add_sum("gated_output_sums", {context.spec.moe.num_experts, width_})) {}
 
   void on_experts(const engine::ExpertSlots& slots) override {
+    square_weights(slots.weights, weights_);
     for_expert_columns(
-        pool_, slots, width_, [&](std::size_t expert, os::Range rows, os::Range columns) {
+        pool_, slots, width_, [&](std::size_t expert, os::Range range, os::Range columns) {
           const std::size_t at = expert * width_ + columns.begin;
-          for (std::size_t s = rows.begin; s < rows.end; ++s) {
-            const auto x = slots.outputs.row(s).subspan(columns.begin, columns.size());
-            add_values(x, double{slots.weights[s]}, &sums_[at], &gated_[at]);
-          }
+          for_row_stretches(
+              range, columns.size(),
+              [&](std::size_t slot) { return slots.outputs.row(slot).data() + columns.begin; },
+              [&](const float* const* rows, std::size_t first, std::size_t count) {
+                kernels_.column_values(rows, &weights_[first], count, columns.size(), &sums_[at],
+                                       &gated_[at]);
+              });
         });
   }
 
  private:
+  const kernels::Kernels& kernels_;
   os::ThreadPool& pool_;
   std::uint64_t width_;
   std::span<double> sums_, gated_;
+  std::vector<double> weights_;  // squared, of each slot
 };
 
 std::unique_ptr<StatisticCollector> make(const LayerContext& context) {

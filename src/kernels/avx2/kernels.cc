@@ -1,7 +1,9 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
 // All kernels of this ISA: the shared algorithms on its vocabulary.
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +21,7 @@ WINNOW_BEGIN_TARGET(WINNOW_TARGET_AVX2)
 namespace winnow::kernels::avx2 {
 
 #include "kernels/detail/attention.inl"
+#include "kernels/detail/columns.inl"
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"

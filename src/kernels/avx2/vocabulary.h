@@ -94,6 +94,13 @@ WINNOW_INLINE Floats scale_by_power(Floats v, Ints n) {
   return mul(mul(v, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
 
+// --- f64; sums and products are written with operators ------------------------------------------
+
+using Doubles = __m256d;
+WINNOW_INLINE Doubles load_doubles(const double* p) { return _mm256_loadu_pd(p); }
+WINNOW_INLINE void store_doubles(double* p, Doubles v) { _mm256_storeu_pd(p, v); }
+WINNOW_INLINE Doubles widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+
 // --- integers -----------------------------------------------------------------------------------
 
 WINNOW_INLINE Ints zero_ints() { return _mm256_setzero_si256(); }

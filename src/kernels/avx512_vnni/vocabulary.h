@@ -90,6 +90,13 @@ WINNOW_INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
 /// v * 2^n with |n| <= 250, rounded once.
 WINNOW_INLINE Floats scale_by_power(Floats v, Ints n) { return _mm512_scalef_ps(v, to_floats(n)); }
 
+// --- f64; sums and products are written with operators ------------------------------------------
+
+using Doubles = __m512d;
+WINNOW_INLINE Doubles load_doubles(const double* p) { return _mm512_loadu_pd(p); }
+WINNOW_INLINE void store_doubles(double* p, Doubles v) { _mm512_storeu_pd(p, v); }
+WINNOW_INLINE Doubles widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+
 // --- integers -----------------------------------------------------------------------------------
 
 WINNOW_INLINE Ints zero_ints() { return _mm512_setzero_si512(); }
