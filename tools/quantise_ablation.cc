@@ -163,7 +163,8 @@ void run(const std::string& path, const std::string& data, std::uint64_t tokens)
         problems.push_back(std::move(p));
       }
     }
-    for (const char* name : {"Q2_K", "Q3_K", "Q4_K", "IQ4_XS", "Q4_0", "Q6_K", "MXFP4"}) {
+    for (const char* name : {"IQ2_XXS", "IQ2_XS", "IQ2_S", "Q2_K", "IQ3_XXS", "IQ3_S", "Q3_K",
+                             "Q4_K", "IQ4_XS", "Q4_0", "Q6_K", "MXFP4"}) {
       const auto& codec =
           quant::codec_for_row(*quant::find_codec(name), problems.front().weights.cols());
       const auto short_name = model::traits(role).name.substr(0, 10);

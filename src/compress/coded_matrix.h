@@ -72,4 +72,9 @@ class CodedMatrix {
   std::vector<std::uint16_t> block_mins_;
 };
 
+/// Columns whose codes depend on each other, adjacent and aligned: those of a sign field, or 1.
+inline std::size_t columns_coded_together(const quant::BlockGrid& grid) {
+  return grid.codebook == nullptr ? 1 : quant::kSignGroup;
+}
+
 }  // namespace winnow::compress

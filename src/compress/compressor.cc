@@ -288,7 +288,7 @@ void Compressor::choose(const PartialOutput& partial) {
 Json Compressor::run_record() const {
   Json run = options_.run.is_object() ? options_.run : Json::object();
   run["model"] = fmt::format("{:016x}", model::fingerprint(source_.file()));
-  run["isa"] = std::string(runner_.isa());
+  run["isa"] = std::string(runner_.kernels().isa);
   run["hessians"] = std::string(to_string(options_.hessians));
   run["probe_tokens"] = options_.probe_tokens;
   run["text"] = "";

@@ -19,20 +19,30 @@ std::vector<std::size_t> counted(std::size_t count, std::size_t first = 0) {
   return indices;
 }
 
+/// Indices of the sums of stretches of `size` values, from `first` to `last`, by falling sum.
+std::vector<std::size_t> by_falling_sum(const std::vector<double>& values, std::size_t first,
+                                        std::size_t last, std::size_t size) {
+  const auto sum = [&](std::size_t i) {
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i * size);
+    return std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(size), 0.0);
+  };
+  std::vector<std::size_t> stretches = counted((last - first) / size, first / size);
+  std::stable_sort(stretches.begin(), stretches.end(),
+                   [&](std::size_t a, std::size_t b) { return sum(a) > sum(b); });
+  return stretches;
+}
+
 std::vector<std::size_t> processing_order(const std::vector<double>& diagonal,
-                                          std::size_t block_size, ColumnOrder column_order) {
+                                          std::size_t block_size, ColumnOrder column_order,
+                                          std::size_t coded_together) {
   if (column_order == ColumnOrder::kStorage) return counted(diagonal.size());
-  std::vector<double> block_sums(diagonal.size() / block_size);
-  for (std::size_t j = 0; j < diagonal.size(); ++j) block_sums[j / block_size] += diagonal[j];
-  std::vector<std::size_t> blocks = counted(block_sums.size());
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [&](std::size_t a, std::size_t b) { return block_sums[a] > block_sums[b]; });
   std::vector<std::size_t> order;
-  for (const std::size_t block : blocks) {
-    std::vector<std::size_t> columns = counted(block_size, block * block_size);
-    std::stable_sort(columns.begin(), columns.end(),
-                     [&](std::size_t a, std::size_t b) { return diagonal[a] > diagonal[b]; });
-    order.insert(order.end(), columns.begin(), columns.end());
+  for (const std::size_t block : by_falling_sum(diagonal, 0, diagonal.size(), block_size)) {
+    const std::size_t first = block * block_size;
+    for (const std::size_t run :
+         by_falling_sum(diagonal, first, first + block_size, coded_together)) {
+      for (std::size_t i = 0; i < coded_together; ++i) order.push_back(run * coded_together + i);
+    }
   }
   return order;
 }
@@ -51,11 +61,11 @@ tensor::Matrix<double> permuted(const tensor::Matrix<double>& h,
 }  // namespace
 
 DampedHessian damp(const Hessian& hessian, double damping, std::size_t block_size,
-                   ColumnOrder column_order) {
+                   ColumnOrder column_order, std::size_t coded_together) {
   const std::size_t n = hessian.size();
-  WINNOW_CHECK(damping > 0 && n % block_size == 0);
+  WINNOW_CHECK(damping > 0 && n % block_size == 0 && block_size % coded_together == 0);
   DampedHessian result;
-  result.order = processing_order(hessian.diagonal(), block_size, column_order);
+  result.order = processing_order(hessian.diagonal(), block_size, column_order, coded_together);
   std::optional<tensor::Matrix<float>> factor;
   tensor::Matrix<double> h;
   // A Gram matrix has eigenvalues of 0 or more but for rounding, so a ridge near the trace is

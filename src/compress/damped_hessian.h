@@ -16,7 +16,8 @@ enum class ColumnOrder {
   kStorage,
   /// Blocks by falling sum of H_jj, columns within a block by falling H_jj: what matters most is
   /// rounded while most columns are left to make up for it (GPTQ's act-order, kept within blocks
-  /// so that the scales of a block are chosen when its turn comes). Ties keep storage order.
+  /// so that the scales of a block are chosen when its turn comes). Columns that are coded together
+  /// stay together, by the sum of theirs. Ties keep storage order.
   kByImportance,
 };
 
@@ -35,7 +36,8 @@ struct DampedHessian {
 
 /// damping: ridge relative to the mean of the diagonal, over 0; raised tenfold while the f64
 /// factorisation fails. block_size divides the size of the Hessian. Cost: 2 n^3 / 3 operations.
+/// coded_together: columns that are one step of the rounding (see `columns_coded_together`).
 DampedHessian damp(const Hessian& hessian, double damping, std::size_t block_size,
-                   ColumnOrder column_order);
+                   ColumnOrder column_order, std::size_t coded_together = 1);
 
 }  // namespace winnow::compress

@@ -69,6 +69,16 @@ double sweep_blocks(ConstMatrix h, RowState& state, CodedMatrix& out);
 /// lowest. Returns the change of L.
 double sweep_integers(ConstMatrix h, RowState& state, CodedMatrix& out);
 
+/// `sweep_codes` for grids with a codebook: whole points and sign fields at a time.
+double sweep_points(ConstMatrix h, RowState& state, CodedMatrix& out);
+
+/// `sweep_integers` for grids with a codebook, whose integers are far apart: the two neighbours of
+/// each are tried with the points chosen anew.
+double sweep_point_scales(ConstMatrix h, RowState& state, CodedMatrix& out);
+
+/// Decodes sub-block k anew after its codes or integers changed; returns the change of L.
+double recode(ConstMatrix h, RowState& state, std::size_t k, const CodedMatrix& out);
+
 /// Solves for all block scales and minimum scales of each row of a tile at once, integers and codes
 /// kept (the least-squares normal equations in A H A^T), rounds them to f16, and keeps them where L
 /// falls. states: [rows of the tile]. Returns the change of L over all of them.

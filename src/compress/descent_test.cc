@@ -75,8 +75,8 @@ class EveryDescent : public ::testing::TestWithParam<const quant::Codec*> {
   const quant::Codec& codec = *GetParam();
   os::ThreadPool pool{1};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
-  DampedHessian damped =
-      damp(correlated_hessian(2, 600, kSize), 0.01, codec.block_size, ColumnOrder::kByImportance);
+  DampedHessian damped = damp(correlated_hessian(2, 600, kSize), 0.01, codec.block_size,
+                              ColumnOrder::kByImportance, columns_coded_together(*codec.grid));
   CodedMatrix coded{codec, kRows, kSize};
   tensor::Matrix<float> values;
   tensor::Matrix<float> gradients;
@@ -95,7 +95,13 @@ TEST_P(EveryDescent, MovesCodesOnlyDownhill) {
   expect_consistent(rows);
 }
 
-TEST_P(EveryDescent, FindsAPointThatNoSingleCodeImproves) {
+/// Where single codes can be moved.
+class EveryScalarDescent : public EveryDescent {};
+INSTANTIATE_TEST_SUITE_P(Registry, EveryScalarDescent,
+                         ::testing::ValuesIn(quant::codecs_of_kind(/*scalar=*/true)),
+                         quant::codec_test_name);
+
+TEST_P(EveryScalarDescent, FindsAPointThatNoSingleCodeImproves) {
   std::vector<RowState> rows = states();
   for (RowState& row : rows) {
     int sweeps = 0;
@@ -178,7 +184,7 @@ TEST_P(EveryDescent, MovesIntegersOnlyDownhill) {
   expect_consistent(rows);
 }
 
-// One sub-block of each row is made three units off.
+// One sub-block of each row is made three steps off.
 TEST_P(EveryDescent, RestoresIntegersThatWereSpoilt) {
   const quant::IntegerRange range = coded.grid().scales;
   std::vector<RowState> rows = states();
@@ -186,8 +192,8 @@ TEST_P(EveryDescent, RestoresIntegersThatWereSpoilt) {
   const double fitted = loss();
   for (std::size_t r = 0; r < kRows; ++r) {
     std::int8_t& integer = coded.scales(r)[r % coded.scales(r).size()];
-    integer = static_cast<std::int8_t>(
-        std::clamp(integer < 0 ? integer + 3 : integer - 3, range.low, range.high));
+    integer = static_cast<std::int8_t>(std::clamp(
+        integer < 0 ? integer + 3 * range.step : integer - 3 * range.step, range.low, range.high));
   }
   if (range.is_fixed()) {
     EXPECT_EQ(loss(), fitted);

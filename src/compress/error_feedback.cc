@@ -10,9 +10,11 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
+#include "compress/codebook_rounder.h"
 
 namespace winnow::compress {
 namespace {
@@ -49,7 +51,9 @@ class FeedbackTile {
         target_(size_, kRows),
         errors_(weights.cols, kRows),
         steps_(out.subs_per_block(), kRows),
-        offsets_(out.subs_per_block(), kRows) {}
+        offsets_(out.subs_per_block(), kRows) {
+    if (out.grid().codebook != nullptr) codebook_.emplace(out.grid());
+  }
 
   /// Squared scaled errors of the tile's rows from `first` on.
   void run(std::size_t first, std::span<double> losses) {
@@ -86,7 +90,9 @@ class FeedbackTile {
         offsets_.row(k)[r] = out_.offset(first_ + r, sub);
       }
     }
+    const std::size_t together = columns_coded_together(out_.grid());
     for (std::size_t i = 0; i < size_; ++i) {
+      if (together > 1 && i % together == 0) choose_codes(place, i);
       round_column(place, i);
       update_block(place, i);
     }
@@ -169,6 +175,45 @@ class FeedbackTile {
     out_.set_block(first_ + r, block, parameters);
   }
 
+  /// Codes of the columns from the i-th on that are coded together, for what an error there costs
+  /// once all later columns have made up for it: with U_g the part of U among these columns,
+  /// (t - q)^T (U_g^T U_g)^-1 (t - q).
+  void choose_codes(std::size_t place, std::size_t i) {
+    constexpr std::size_t kSize = CodebookRounder::kSize;
+    const std::size_t first = hessian_.order[place + i];
+    const std::size_t k = first % size_ / out_.grid().sub_size;
+    const tensor::Matrix<float> metric = conditional_metric(place + i);
+    for (std::size_t r = 0; r < count_; ++r) {
+      float target[kSize];
+      for (std::size_t j = 0; j < kSize; ++j) target[j] = target_.row(i + j)[r];
+      codebook_->choose(metric.view(), target, steps_.row(k)[r],
+                        out_.codes(first_ + r).data() + first);
+    }
+  }
+
+  /// (U_g^T U_g)^-1 = V V^T, V the inverse of the upper triangle U_g.
+  tensor::Matrix<float> conditional_metric(std::size_t place) const {
+    constexpr std::size_t kSize = CodebookRounder::kSize;
+    double inverse[kSize][kSize] = {};
+    for (std::size_t i = kSize; i-- > 0;) {
+      const float* row = hessian_.factor.row(place + i).data() + place;
+      for (std::size_t j = i; j < kSize; ++j) {
+        double sum = i == j ? 1.0 : 0.0;
+        for (std::size_t k = i + 1; k <= j; ++k) sum -= double{row[k]} * inverse[k][j];
+        inverse[i][j] = sum / row[i];
+      }
+    }
+    tensor::Matrix<float> metric(kSize, kSize);
+    for (std::size_t i = 0; i < kSize; ++i) {
+      for (std::size_t j = 0; j < kSize; ++j) {
+        double sum = 0;
+        for (std::size_t k = std::max(i, j); k < kSize; ++k) sum += inverse[i][k] * inverse[j][k];
+        metric.row(i)[j] = static_cast<float>(sum);
+      }
+    }
+    return metric;
+  }
+
   void round_column(std::size_t place, std::size_t i) {
     const std::size_t column = hessian_.order[place + i];
     const std::size_t k = column % size_ / out_.grid().sub_size;
@@ -178,9 +223,10 @@ class FeedbackTile {
       const float target = target_.row(i)[r];
       const float step = steps_.row(k)[r];
       const float offset = offsets_.row(k)[r];
-      const std::uint8_t code =
-          rounder_.nearest((target + offset) * quant::BlockGrid::inverse_step(step));
-      out_.codes(first_ + r)[column] = code;
+      std::uint8_t& code = out_.codes(first_ + r)[column];
+      if (!codebook_) {
+        code = rounder_.nearest((target + offset) * quant::BlockGrid::inverse_step(step));
+      }
       errors[r] = (target - out_.value(step, offset, code)) * inverse_diagonal;
     }
   }
@@ -202,6 +248,7 @@ class FeedbackTile {
   BlockScales scales_;
   CodedMatrix& out_;
   quant::LevelRounder rounder_;
+  std::optional<CodebookRounder> codebook_;
   std::size_t size_;
   std::size_t first_ = 0;
   std::size_t count_ = 0;

@@ -34,7 +34,8 @@ INSTANTIATE_TEST_SUITE_P(Registry, EveryGridCodec, ::testing::ValuesIn(codecs_wi
 
 TEST_P(EveryGridCodec, RoundsPlainlyWhenInputsAreIndependentAndEqual) {
   const DampedHessian damped =
-      damp(identity_hessian(kSize), 0.01, codec.block_size, ColumnOrder::kByImportance);
+      damp(identity_hessian(kSize), 0.01, codec.block_size, ColumnOrder::kByImportance,
+           columns_coded_together(*codec.grid));
   CodedMatrix coded(codec, kRows, kSize);
   round_with_feedback(weights.view(), damped, damped.conditional, BlockScales::kSearch, coded,
                       pool);
@@ -49,7 +50,8 @@ TEST_P(EveryGridCodec, RoundsPlainlyWhenInputsAreIndependentAndEqual) {
 TEST_P(EveryGridCodec, AccumulatesTheLossOfTheDampedHessian) {
   const Hessian hessian = correlated_hessian(2, 600, kSize);
   for (const ColumnOrder order : {ColumnOrder::kStorage, ColumnOrder::kByImportance}) {
-    const DampedHessian damped = damp(hessian, 0.01, codec.block_size, order);
+    const DampedHessian damped =
+        damp(hessian, 0.01, codec.block_size, order, columns_coded_together(*codec.grid));
     CodedMatrix coded(codec, kRows, kSize);
     const double accumulated = round_with_feedback(weights.view(), damped, damped.conditional,
                                                    BlockScales::kSearch, coded, pool);
@@ -60,7 +62,8 @@ TEST_P(EveryGridCodec, AccumulatesTheLossOfTheDampedHessian) {
 
 TEST_P(EveryGridCodec, LosesLessThanPlainRoundingOnItsHessian) {
   const Hessian hessian = correlated_hessian(2, 600, kSize);
-  const DampedHessian damped = damp(hessian, 0.01, codec.block_size, ColumnOrder::kByImportance);
+  const DampedHessian damped = damp(hessian, 0.01, codec.block_size, ColumnOrder::kByImportance,
+                                    columns_coded_together(*codec.grid));
   CodedMatrix coded(codec, kRows, kSize);
   round_to_nearest(weights.view(), ones, coded, pool);
   const double plain = loss_by_definition(weights.view(), coded, damped.h.view());
@@ -88,7 +91,8 @@ TEST_P(EveryGridCodec, NeighboursOfTheScalesDoNotLoseMore) {
 
 TEST_P(EveryGridCodec, DecodesFromItsBytesWhatItMeasured) {
   const Hessian hessian = correlated_hessian(3, 200, kSize);
-  const DampedHessian damped = damp(hessian, 0.01, codec.block_size, ColumnOrder::kByImportance);
+  const DampedHessian damped = damp(hessian, 0.01, codec.block_size, ColumnOrder::kByImportance,
+                                    columns_coded_together(*codec.grid));
   for (const float factor : {1.0F, 1e-6F, 1e14F}) {  // f16 scales near zero, and clamped ones
     for (float& w : weights.flat()) w *= factor;
     CodedMatrix coded(codec, kRows, kSize);

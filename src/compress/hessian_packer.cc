@@ -281,8 +281,11 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
   const double tokens = static_cast<double>(
       std::max<std::uint64_t>(held_out_.tokens != 0 ? held_out_.tokens : calibration_.tokens, 1));
   const double scale = sample.scale(group) / tokens;
+  // The slow steps lower the errors of all codecs by much the same share.
   HessianQuantizerOptions quick = options_.quantizer;
   if (!quick.dampings.empty()) quick.dampings = {quick.dampings.front()};
+  quick.neighbour_scales = false;
+  if (quick.descent) quick.descent->block_sweeps = quick.descent->chain_sweeps = 0;
   std::vector<std::byte> bytes;
   for (GroupOption& option : group.options) {
     context_.log.check_interrupt();

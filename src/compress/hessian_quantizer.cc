@@ -27,9 +27,8 @@ class MatrixQuantizer {
         row_bytes_(weights.cols / codec.block_size * codec.block_bytes) {}
 
   QuantizerReport run() {
-    const bool encoder_only = codec_.grid == nullptr || codec_.grid->codebook != nullptr;
-    if (encoder_only || options_.guard) encode();
-    if (encoder_only) return report_;
+    if (codec_.grid == nullptr || options_.guard) encode();
+    if (codec_.grid == nullptr) return report_;
     for (const double damping : options_.dampings) quantize(damping);
     return report_;
   }
@@ -51,8 +50,8 @@ class MatrixQuantizer {
   }
 
   void quantize(double damping) {
-    const DampedHessian& damped =
-        hessian_.damped(damping, codec_.block_size, options_.column_order);
+    const DampedHessian& damped = hessian_.damped(
+        damping, codec_.block_size, options_.column_order, columns_coded_together(*codec_.grid));
     const std::vector<float> importance = scale_weights(damped);
     CodedMatrix coded(codec_, weights_.rows, weights_.cols);
     if (options_.feedback) {

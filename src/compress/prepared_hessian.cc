@@ -17,11 +17,12 @@ ConstMatrix PreparedHessian::dense(const Hessian& hessian,
 }
 
 const DampedHessian& PreparedHessian::damped(double damping, std::size_t block_size,
-                                             ColumnOrder order) {
-  const auto key = std::make_tuple(damping, block_size, order);
+                                             ColumnOrder order, std::size_t coded_together) {
+  const auto key = std::make_tuple(damping, block_size, order, coded_together);
   const auto found = damped_.find(key);
   if (found != damped_.end()) return found->second;
-  return damped_.emplace(key, damp(calibration_, damping, block_size, order)).first->second;
+  return damped_.emplace(key, damp(calibration_, damping, block_size, order, coded_together))
+      .first->second;
 }
 
 }  // namespace winnow::compress

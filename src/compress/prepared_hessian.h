@@ -36,7 +36,8 @@ class PreparedHessian {
     return held_out_ ? dense(*held_out_, dense_held_out_) : dense_calibration();
   }
   /// See `damp`.
-  const DampedHessian& damped(double damping, std::size_t block_size, ColumnOrder order);
+  const DampedHessian& damped(double damping, std::size_t block_size, ColumnOrder order,
+                              std::size_t coded_together = 1);
 
  private:
   static ConstMatrix dense(const Hessian& hessian, std::optional<tensor::Matrix<float>>& made);
@@ -44,7 +45,7 @@ class PreparedHessian {
   Hessian calibration_;
   std::optional<Hessian> held_out_;
   std::optional<tensor::Matrix<float>> dense_calibration_, dense_held_out_;
-  std::map<std::tuple<double, std::size_t, ColumnOrder>, DampedHessian> damped_;
+  std::map<std::tuple<double, std::size_t, ColumnOrder, std::size_t>, DampedHessian> damped_;
 };
 
 }  // namespace winnow::compress

@@ -76,7 +76,7 @@ inline std::vector<std::byte> packed(const CodedMatrix& coded, const quant::Code
 inline std::vector<const quant::Codec*> codecs_with_grid() {
   std::vector<const quant::Codec*> codecs;
   for (const quant::Codec* codec : quant::all_codecs()) {
-    if (codec->grid != nullptr && codec->grid->codebook == nullptr) codecs.push_back(codec);
+    if (codec->grid != nullptr) codecs.push_back(codec);
   }
   return codecs;
 }

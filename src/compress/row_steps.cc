@@ -35,31 +35,13 @@ void measure(ConstMatrix h, const RowState& state, std::size_t first, std::size_
 /// The integer in `range` with the lowest L along the direction; `current` when none is lower.
 int best_integer(const Direction& direction, int current, quant::IntegerRange range) {
   if (!(direction.curvature > 0)) return current;
-  const double wanted = current - direction.slope / direction.curvature;
+  const double wanted = std::clamp(current - direction.slope / direction.curvature,
+                                   double(range.low), double(range.high));
   const int best =
-      static_cast<int>(std::nearbyint(std::clamp(wanted, double(range.low), double(range.high))));
+      range.low + range.step * static_cast<int>(std::nearbyint((wanted - range.low) / range.step));
   const double units = best - current;
   const double change = units * (2 * direction.slope + units * direction.curvature);
   return change < -kNoise * std::fabs(direction.slope) ? best : current;
-}
-
-/// Decodes sub-block k anew after its parameters changed; returns the change of L.
-double recode(ConstMatrix h, RowState& state, std::size_t k, const CodedMatrix& out) {
-  const std::size_t size = out.grid().sub_size;
-  const std::size_t first = k * size;
-  const float step = out.step(state.row, k);
-  const float offset = out.offset(state.row, k);
-  const auto codes = out.codes(state.row);
-  double change = 0;
-  for (std::size_t j = first; j < first + size; ++j) {
-    const float value = out.value(step, offset, codes[j]);
-    const float moved = value - state.values[j];
-    if (moved == 0) continue;
-    change += double{moved} * (2.0 * state.gradient[j] + double{moved} * h.row(j)[j]);
-    add_to_gradient(h, state, j, moved);
-    state.values[j] = value;
-  }
-  return change;
 }
 
 double move_scale(ConstMatrix h, RowState& state, std::size_t k, CodedMatrix& out) {
@@ -97,8 +79,27 @@ double move_min(ConstMatrix h, RowState& state, std::size_t k, CodedMatrix& out)
 
 }  // namespace
 
+double recode(ConstMatrix h, RowState& state, std::size_t k, const CodedMatrix& out) {
+  const std::size_t size = out.grid().sub_size;
+  const std::size_t first = k * size;
+  const float step = out.step(state.row, k);
+  const float offset = out.offset(state.row, k);
+  const auto codes = out.codes(state.row);
+  double change = 0;
+  for (std::size_t j = first; j < first + size; ++j) {
+    const float value = out.value(step, offset, codes[j]);
+    const float moved = value - state.values[j];
+    if (moved == 0) continue;
+    change += double{moved} * (2.0 * state.gradient[j] + double{moved} * h.row(j)[j]);
+    add_to_gradient(h, state, j, moved);
+    state.values[j] = value;
+  }
+  return change;
+}
+
 double sweep_codes(ConstMatrix h, RowState& state, CodedMatrix& out) {
   const quant::BlockGrid& grid = out.grid();
+  if (grid.codebook != nullptr) return sweep_points(h, state, out);
   const quant::LevelRounder rounder(grid);
   const auto codes = out.codes(state.row);
   double total = 0;
@@ -126,6 +127,7 @@ double sweep_codes(ConstMatrix h, RowState& state, CodedMatrix& out) {
 
 double sweep_integers(ConstMatrix h, RowState& state, CodedMatrix& out) {
   double change = 0;
+  if (out.grid().codebook != nullptr) return sweep_point_scales(h, state, out);
   for (std::size_t k = 0; k * out.grid().sub_size < h.cols; ++k) {
     change += move_scale(h, state, k, out);
     change += move_min(h, state, k, out);

@@ -48,9 +48,10 @@ class TileRefit {
   void fill_patterns(std::size_t r) {
     const std::size_t row = states_[r].row;
     const std::size_t sub_size = out_.grid().sub_size;
+    const float unit = out_.grid().scale_value(quant::nearest_half(1.0F));
     const auto codes = out_.codes(row);
     for (std::size_t j = 0; j < h_.cols; ++j) {
-      const auto integer = static_cast<float>(out_.scales(row)[j / sub_size]);
+      const float integer = unit * static_cast<float>(out_.scales(row)[j / sub_size]);
       pattern(r, 0)[j] = integer * static_cast<float>(out_.grid().levels[codes[j]]);
       if (kinds_ == 2) pattern(r, 1)[j] = -static_cast<float>(out_.mins(row)[j / sub_size]);
     }

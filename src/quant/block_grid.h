@@ -39,6 +39,9 @@ struct IntegerRange {
 /// Weights whose signs a codebook's layout keeps in one field.
 constexpr std::size_t kSignGroup = 8;
 
+/// What the number of negative levels in a group has to be.
+enum class SignParity : std::uint8_t { kAny, kEven, kOdd };
+
 /// The points that groups of weights may be, where not every combination of levels exists.
 struct Codebook {
   std::size_t group;  ///< weights per point
@@ -49,6 +52,19 @@ struct Codebook {
   void (*magnitudes_of)(std::size_t point, std::int8_t* out) noexcept;
   /// Whether each kSignGroup weights have an even number of negative levels.
   bool even_signs;
+
+  /// The best `count` (1..kMostChoices) of the likely points for one group, signs included: small
+  /// sum_j weight_j * (target_j - step * level_j)^2, best first. target, weights: [group], weights
+  /// over 0; codes: [count * group], indices of levels.
+  void (*nearest)(const float* target, const float* weights, float step, SignParity parity,
+                  std::size_t count, std::uint8_t* codes) noexcept;
+  /// The same for kSignGroup weights, one choice, the number of negative levels as the layout wants
+  /// it: what `fit` takes once its scales are fixed.
+  void (*choose)(const float* target, const float* weights, float step,
+                 std::uint8_t* codes) noexcept;
+  static constexpr std::size_t kMostChoices = 4;
+  /// Half the least distance of two levels.
+  float least_half_gap;
 };
 
 /// One object per codec, made by block_grid_of.h from the codec's own layout. All functions are

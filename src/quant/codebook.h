@@ -91,6 +91,11 @@ struct CodebookTables {
   static constexpr std::uint8_t code(std::size_t magnitude, bool negative) {
     return static_cast<std::uint8_t>(negative ? kLevels - 1 - magnitude : kLevels + magnitude);
   }
+  static void codes_of(std::size_t point, unsigned negative, std::uint8_t* codes) {
+    for (std::size_t i = 0; i < kGroup; ++i) {
+      codes[i] = code(level(point, i), ((negative >> i) & 1U) != 0);
+    }
+  }
   /// The point that codes[kGroup] are; they are one.
   static std::size_t point_of_codes(const std::uint8_t* codes) {
     std::size_t sum = 0;
@@ -105,19 +110,6 @@ struct SignedLevels {
   static constexpr std::size_t kCodes = 2 * Book::kLevels;
   static constexpr std::int8_t code(std::uint8_t stored) { return Book::kSigned[stored]; }
 };
-
-/// The description of a book for quantisers that choose codes themselves.
-template <class Book>
-constexpr Codebook describe_codebook(bool even_signs) {
-  return {.group = Book::kGroup,
-          .magnitudes = Book::kValues,
-          .num_points = Book::kPoints,
-          .magnitudes_of =
-              [](std::size_t point, std::int8_t* out) noexcept {
-                std::copy_n(Book::kVectors[point].data(), Book::kGroup, out);
-              },
-          .even_signs = even_signs};
-}
 
 /// The points nearest to every pattern, nearest first; made when the first block is encoded.
 template <class Book>
@@ -167,28 +159,33 @@ class CodebookNeighbours {
   std::array<List, Book::kPatterns> lists_{};
 };
 
-/// The magnitudes of a book, for the part of a search that takes each weight by itself.
+/// The magnitudes of a book, for the part of a search that takes each weight by itself. All but the
+/// largest are evenly spaced, or there are three.
 template <class Book>
 struct MagnitudeLevels {
-  static constexpr std::size_t kLevels = Book::kLevels;
+  static constexpr auto& kValues = Book::kValues;
+  static constexpr std::size_t kLast = Book::kLevels - 1;
+  static constexpr float kFirst = kValues[0];
+  static constexpr float kGap = kValues[1] - kValues[0];
+  static constexpr float kLastMiddle = 0.5F * (kValues[kLast - 1] + kValues[kLast]);
+  static_assert(kValues[kLast - 1] == kValues[0] + (kLast - 1) * (kValues[1] - kValues[0]));
 
   /// Index of the nearest magnitude.
   static Lanes nearest_index(Lanes v) {
-    Lanes index = splat(0.0F);
-    for (std::size_t m = 1; m < kLevels; ++m) {
-      const float middle = 0.5F * static_cast<float>(Book::kValues[m - 1] + Book::kValues[m]);
-      index += v > middle ? splat(1.0F) : splat(0.0F);
-    }
-    return index;
+    return v > kLastMiddle ? splat(kLast) : index_before_last(v);
   }
   static Lanes nearest(Lanes v) {
-    Lanes level = splat(Book::kValues[0]);
-    for (std::size_t m = 1; m < kLevels; ++m) {
-      const float middle = 0.5F * static_cast<float>(Book::kValues[m - 1] + Book::kValues[m]);
-      const auto gap = static_cast<float>(Book::kValues[m] - Book::kValues[m - 1]);
-      level += v > middle ? splat(gap) : splat(0.0F);
+    return v > kLastMiddle ? splat(kValues[kLast]) : kFirst + kGap * index_before_last(v);
+  }
+
+ private:
+  static Lanes index_before_last(Lanes v) {
+    if constexpr (kLast == 2) {
+      return v > kFirst + 0.5F * kGap ? splat(1.0F) : splat(0.0F);
+    } else {
+      return round_to_even(
+          clamp((v - kFirst) * (1.0F / kGap), 0.0F, static_cast<float>(kLast - 1)));
     }
-    return level;
   }
 };
 

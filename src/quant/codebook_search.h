@@ -17,101 +17,11 @@
 #include <cstdint>
 #include <limits>
 
-#include "quant/codebook.h"
+#include "quant/point_search.h"
 #include "quant/search.h"
 #include "quant/super_block.h"
 
 namespace winnow::quant {
-
-/// What one scale leaves of a run of weights, for e = x - scale * level.
-struct PointSums {
-  float error = 0;        ///< sum w e^2
-  float correlation = 0;  ///< sum w x level
-  float energy = 0;       ///< sum w level^2
-};
-
-/// Sums of the four lanes of each of four vectors.
-inline Lanes sums_of_lanes(Lanes a, Lanes b, Lanes c, Lanes d) {
-  const Lanes ab =
-      __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
-  const Lanes cd =
-      __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
-  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-}
-
-/// Finds the point p with small sum w (x - scale * p)^2 for one group at a time.
-template <class Book>
-class PointSearch {
- public:
-  static constexpr std::size_t kGroup = Book::kGroup;
-
-  struct Choice {
-    std::size_t point = 0;
-    float error = std::numeric_limits<float>::infinity();
-  };
-
-  /// The best of the first `reach` neighbours of the pattern that each x by itself would take.
-  /// x, w: [kGroup], aligned to 16 bytes; x may be negative. inverse: that of scale, or 0.
-  Choice nearest(const float* x, const float* w, float scale, float inverse,
-                 std::size_t reach) const {
-    const std::size_t pattern = pattern_of(x, inverse);
-    Choice choice;
-    if (const std::size_t point = Book::kPointOf[pattern]; point != Book::kPoints) {
-      choice.point = point;
-      const Lanes error = part_error(x, w, scale, point);
-      choice.error = error[0] + error[1] + error[2] + error[3];
-      return choice;
-    }
-    const auto& list = neighbours_.of(pattern);
-    for (std::size_t i = 0; i < reach; i += kLanes) {
-      const Lanes errors =
-          sums_of_lanes(part_error(x, w, scale, list[i]), part_error(x, w, scale, list[i + 1]),
-                        part_error(x, w, scale, list[i + 2]), part_error(x, w, scale, list[i + 3]));
-      const std::size_t lane = smallest_lane(errors);
-      if (errors[lane] < choice.error) choice = {list[i + lane], errors[lane]};
-    }
-    return choice;
-  }
-
-  static void add(const float* x, const float* w, const Choice& choice, PointSums& sums) {
-    Lanes correlation = splat(0.0F);
-    Lanes energy = splat(0.0F);
-    for (std::size_t i = 0; i < kGroup; i += kLanes) {
-      const Lanes level = load(Book::kFloats[choice.point].values + i);
-      const Lanes weighted = load(w + i) * level;
-      correlation += weighted * load(x + i);
-      energy += weighted * level;
-    }
-    sums.error += choice.error;
-    sums.correlation += correlation[0] + correlation[1] + correlation[2] + correlation[3];
-    sums.energy += energy[0] + energy[1] + energy[2] + energy[3];
-  }
-
- private:
-  static Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
-
-  static std::size_t pattern_of(const float* x, float inverse) {
-    Lanes sum = splat(0.0F);
-    for (std::size_t i = 0; i < kGroup; i += kLanes) {
-      const auto& powers = Book::kPowers;
-      const Lanes power = {static_cast<float>(powers[i]), static_cast<float>(powers[i + 1]),
-                           static_cast<float>(powers[i + 2]), static_cast<float>(powers[i + 3])};
-      sum += power * MagnitudeLevels<Book>::nearest_index(load(x + i) * inverse);
-    }
-    return static_cast<std::size_t>(static_cast<int>(sum[0] + sum[1] + sum[2] + sum[3]));
-  }
-
-  static Lanes part_error(const float* x, const float* w, float scale, std::size_t point) {
-    Lanes error = splat(0.0F);
-    for (std::size_t i = 0; i < kGroup; i += kLanes) {
-      const Lanes e = load(x + i) - scale * load(Book::kFloats[point].values + i);
-      error += load(w + i) * e * e;
-    }
-    return error;
-  }
-
-  const CodebookNeighbours<Book>& neighbours_ = CodebookNeighbours<Book>::get();
-};
 
 /// Layout gives Book, kSubSize, kEvenSigns, kUnit (a power of two) and kUsual: the usual ratio of
 /// the root mean square of a sub-block to its best scale.
@@ -137,7 +47,6 @@ class CodebookSearch {
   static constexpr std::size_t kSharedTrials = 2;
   static constexpr int kRounds = 2;
   static constexpr std::size_t kReach = 8;
-  static constexpr std::size_t kFullReach = 16;
 
   struct Choice {
     float step = 0;  ///< of the integers: unit * shared scale
@@ -145,7 +54,8 @@ class CodebookSearch {
     double error = HUGE_VAL;
   };
 
-  /// Magnitudes into x_; one is negative where the signs would be odd.
+  /// Magnitudes into x_; one is negative where the signs would be odd. Good enough to find scales;
+  /// `finish` tries more.
   void choose_signs(std::size_t first) {
     std::size_t cheapest = first;
     float lowest = std::numeric_limits<float>::infinity();
@@ -153,7 +63,6 @@ class CodebookSearch {
     for (std::size_t j = first; j < first + kSignGroup; ++j) {
       const bool negative = std::signbit(in_.x[j]);
       x_[j] = std::fabs(in_.x[j]);
-      negative_[j] = negative;
       odd ^= negative;
       // Turning a sign moves a small weight by twice the smallest magnitude, towards it or away.
       const float cost = in_.w[j] * x_[j];
@@ -164,7 +73,6 @@ class CodebookSearch {
     }
     if (!Layout::kEvenSigns || !odd) return;
     x_[cheapest] = -x_[cheapest];
-    negative_[cheapest] = !negative_[cheapest];
   }
 
   PointSums sums(std::size_t k, float step, std::size_t reach) const {
@@ -344,12 +252,8 @@ class CodebookSearch {
     for (std::size_t k = 0; k < kCount; ++k) {
       if (!nothing) block.scales[k] = static_cast<std::int8_t>(best_.integers[k]);
       const float step = nothing ? 0.0F : best_.step * static_cast<float>(best_.integers[k]);
-      const float inverse = inverse_or_zero(splat(step))[0];
-      for (std::size_t j = k * kSize; j < (k + 1) * kSize; j += kGroup) {
-        const auto point = search_.nearest(x_ + j, in_.w + j, step, inverse, kFullReach).point;
-        for (std::size_t i = 0; i < kGroup; ++i) {
-          block.codes[j + i] = Book::code(Book::level(point, i), negative_[j + i]);
-        }
+      for (std::size_t j = k * kSize; j < (k + 1) * kSize; j += kSignGroup) {
+        choose_signed_group<Book, Layout::kEvenSigns>(in_.x + j, in_.w + j, step, block.codes + j);
       }
     }
     return block;
@@ -358,7 +262,6 @@ class CodebookSearch {
   const SuperBlockInput& in_;
   Search search_;
   alignas(16) float x_[kSuperBlock];
-  bool negative_[kSuperBlock];
   float target_[kCount] = {};
   float energy_[kCount] = {};
   Choice best_;

@@ -17,7 +17,7 @@ struct Layout {
   static constexpr bool kHasOffsets = false;
   static constexpr bool kEvenSigns = true;
   static constexpr int kScaleHigh = 31;
-  static constexpr Codebook kCodebook = describe_codebook<Book>(kEvenSigns);
+  static constexpr Codebook kCodebook = describe_codebook<Book, kEvenSigns>();
   static constexpr float kUnit = 0.25F;
   static constexpr float kUsual = 27.0F;
   static constexpr std::size_t kSigns = 2 + kBlock / Book::kGroup;
