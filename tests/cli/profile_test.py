@@ -237,12 +237,12 @@ class Memory(CommandTest):
         # On one thread: allocators keep some memory for each.
         self.check(model, GRAIN / "data/calib/cpp.txt", 72 << 20, "--tokens", 16000, "-t", 1)
 
-    def test_a_model_of_many_layers_is_profiled_in_a_third_of_its_size(self):
+    def test_a_model_of_many_layers_is_profiled_in_less_than_half_of_its_size(self):
         model = self.folder / "many.gguf"
         subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", "tiny", "--layers", "40",
                         "--type", "Q8_0", "-o", model], check=True, capture_output=True)
-        limit = 48 << 20
-        self.assertGreater(model.stat().st_size, 3 * limit - (8 << 20))
+        limit = 56 << 20
+        self.assertGreater(model.stat().st_size, 2 * limit)
         self.check(model, GRAIN / "data/calib/cpp.txt", limit, "--tokens", 3000)
 
 
