@@ -175,7 +175,7 @@ class ChainSweep {
 }  // namespace
 
 double sweep_chains(ConstMatrix h, RowState& state, CodedMatrix& out) {
-  WINNOW_CHECK(h.cols % kLanes == 0);  // so are the blocks of all layouts
+  WINNOW_CHECK(h.cols % kLanes == 0);            // so are the blocks of all layouts
   if (out.grid().codebook != nullptr) return 0;  // not every code may stand alone
   return ChainSweep(h, state, out).run();
 }

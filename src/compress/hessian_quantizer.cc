@@ -50,8 +50,8 @@ class MatrixQuantizer {
   }
 
   void quantize(double damping) {
-    const DampedHessian& damped = hessian_.damped(
-        damping, codec_.block_size, options_.column_order, columns_coded_together(*codec_.grid));
+    const DampedHessian& damped = hessian_.damped(damping, codec_.block_size, options_.column_order,
+                                                  columns_coded_together(*codec_.grid));
     const std::vector<float> importance = scale_weights(damped);
     CodedMatrix coded(codec_, weights_.rows, weights_.cols);
     if (options_.feedback) {

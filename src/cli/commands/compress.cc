@@ -12,6 +12,7 @@
 #include "cli/options.h"
 #include "cli/provenance.h"
 #include "compress/compressor.h"
+#include "compress/imatrix_use.h"
 #include "compress/quantizer_methods.h"
 #include "compress/quantizer_steps.h"
 #include "compress/statistics_use.h"
@@ -152,7 +153,9 @@ struct Text {
 
 Text read_text(const Options& options, const model::Checkpoint& checkpoint, Log& log) {
   Text text;
-  if (!options.statistics.empty()) {
+  if (!options.statistics.empty() && compress::is_imatrix(options.statistics)) {
+    text.moments = compress::load_imatrix(options.statistics, checkpoint.spec());
+  } else if (!options.statistics.empty()) {
     const auto statistics = compress::StatisticsFile::open(options.statistics);
     statistics.require_model(checkpoint);
     text.moments = compress::load_moments(statistics, checkpoint.spec(),
@@ -269,11 +272,12 @@ Action declare(CLI::App& app) {
             1 << 20);
   add_threads(app, options->threads);
   add_isa(app, options->isa);
-  add_text(app,
-           {"--statistics", "FILE",
-            "what `winnow profile` wrote of this model: in the place of --data, or beside it to "
-            "measure divergence on its held-out text"},
-           options->statistics);
+  add_text(
+      app,
+      {"--statistics", "FILE",
+       "what `winnow profile` wrote of this model, or an importance matrix of llama.cpp: in the "
+       "place of --data; beside it, divergence is measured on its held-out text"},
+      options->statistics);
   add_choice(app, {"--method", "NAME", "how codes and scales are chosen where there is --data"},
              method_names(), options->method);
   std::string steps;
