@@ -95,7 +95,7 @@ TEST_P(EveryDescent, MovesCodesOnlyDownhill) {
   expect_consistent(rows);
 }
 
-/// Where single codes can be moved.
+/// Where single codes can be moved; elsewhere whole points are (codebook_rounder_test.cc).
 class EveryScalarDescent : public EveryDescent {};
 INSTANTIATE_TEST_SUITE_P(Registry, EveryScalarDescent,
                          ::testing::ValuesIn(quant::codecs_of_kind(/*scalar=*/true)),
@@ -120,7 +120,7 @@ TEST_P(EveryScalarDescent, FindsAPointThatNoSingleCodeImproves) {
   }
 }
 
-TEST_P(EveryDescent, MovesChainsDownhillWhereSingleCodesAreStuck) {
+TEST_P(EveryScalarDescent, MovesChainsDownhillWhereSingleCodesAreStuck) {
   std::vector<RowState> rows = states();
   for (RowState& row : rows) {
     while (sweep_codes(h(), row, coded) != 0) continue;
@@ -134,7 +134,7 @@ TEST_P(EveryDescent, MovesChainsDownhillWhereSingleCodesAreStuck) {
   expect_consistent(rows);
 }
 
-TEST_P(EveryDescent, LeavesNoPairOfNeighboursThatWouldImprove) {
+TEST_P(EveryScalarDescent, LeavesNoPairOfNeighboursThatWouldImprove) {
   std::vector<RowState> rows = states();
   for (RowState& row : rows) {
     int sweeps = 0;

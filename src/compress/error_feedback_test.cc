@@ -76,7 +76,8 @@ TEST_P(EveryGridCodec, NeighboursOfTheScalesDoNotLoseMore) {
   const std::size_t size = codec.block_size;
   weights = random_matrix(1, kRows, size);
   const Hessian hessian = correlated_hessian(2, 600, size);
-  const DampedHessian damped = damp(hessian, 0.01, size, ColumnOrder::kByImportance);
+  const DampedHessian damped =
+      damp(hessian, 0.01, size, ColumnOrder::kByImportance, columns_coded_together(*codec.grid));
   CodedMatrix coded(codec, kRows, size);
   const double searched = round_with_feedback(weights.view(), damped, damped.conditional,
                                               BlockScales::kSearch, coded, pool);

@@ -40,7 +40,9 @@ class EveryCodecRanges : public ::testing::TestWithParam<const quant::Codec*> {
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   std::vector<float> importance = std::vector<float>(kSize, 1.0F);
 };
-INSTANTIATE_TEST_SUITE_P(Registry, EveryCodecRanges, ::testing::ValuesIn(codecs_with_grid()),
+// Codebooks keep their own search (ScaleSearch).
+INSTANTIATE_TEST_SUITE_P(Registry, EveryCodecRanges,
+                         ::testing::ValuesIn(quant::codecs_of_kind(/*scalar=*/true)),
                          quant::codec_test_name);
 
 // The codec's own search has more freedom; ranges cannot be far behind on weights without outliers.

@@ -142,12 +142,18 @@ class TinyModel(CommandTest):
         self.refuse(4, ["there is no folder", "nowhere"],
                     *self.arguments("--bits", 7, "--data", self.folder / "missing", data=False))
 
-    def test_a_full_disk_leaves_nothing_behind(self):
+    def test_after_a_full_disk_it_goes_on_with_what_was_finished(self):
         def limit_file_size():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
         self.refuse(4, ["small.gguf"], *self.arguments("--bits", 7), preexec_fn=limit_file_size)
-        self.assertEqual(self.left(), [])
+        self.assertEqual(self.left(), ["small.gguf.partial"])
+        self.succeed(*self.arguments("--bits", 7))
+        self.assertEqual(self.left(), ["small.gguf"])
+        resumed = self.out.read_bytes()
+        self.out.unlink()
+        self.succeed(*self.arguments("--bits", 7))
+        self.assertEqual(self.out.read_bytes(), resumed)
 
 
 class Grain(CommandTest):
