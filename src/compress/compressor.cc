@@ -91,6 +91,7 @@ class Compressor {
   std::vector<double> measure_mixes(std::span<const Mix> mixes, const PartialOutput& partial);
   void choose(const PartialOutput& partial);
   void quantise();
+  Mix chosen_mix() const;
   CompressResult result() const;
   void measure_output(CompressResult& result) const;
   const TensorGroup& group_of(model::Role role, LayerId layer) const {
@@ -373,6 +374,12 @@ void Compressor::quantise() {
   export_model(source_, out_, export_options(), runner_.pool(), log_);
 }
 
+Mix Compressor::chosen_mix() const {
+  Mix mix;
+  for (const TensorGroup& group : groups_) mix.push_back(group.chosen);
+  return mix;
+}
+
 CompressResult Compressor::result() const {
   CompressResult result;
   result.groups = groups_;
@@ -418,6 +425,10 @@ CompressResult Compressor::run() {
   choose(partial);
   quantise();
   CompressResult finished = result();
+  const bool changes_norms = options_.transforms.attention_input || options_.transforms.ffn_input;
+  if (text_ && options_.max_memory && !changes_norms) {
+    finished.measured_kl = measure_mixes(std::vector<Mix>{chosen_mix()}, partial).front();
+  }
   packer_.reset();
   partial.remove();
   measure_output(finished);
@@ -467,6 +478,7 @@ Json to_json(const CompressResult& result) {
                       {"first_kl", result.search->first},
                       {"best_kl", result.search->best}};
   }
+  if (result.measured_kl) json["measured"] = {{"kl_divergence", *result.measured_kl}};
   if (result.measured) {
     json["measured"] = metrics::to_json(*result.measured);
   }

@@ -76,8 +76,11 @@ struct CompressResult {
   bool predicts_kl = false;  ///< whether there was text to measure divergence on
   std::optional<MixSearchResult> search;
   double predicted_kl = 0;  ///< sum over groups; in nats per token only with such text
-  /// The written file against the original on the held-out text; only with text.
+  /// The written file against the original on the held-out text; only with text, and without a
+  /// limit of memory, since both models are loaded.
   std::optional<metrics::Evaluation> measured;
+  /// With a limit: the divergence alone, layer by layer, nats per token.
+  std::optional<double> measured_kl;
 };
 
 /// Writes `out` (GGUF). `windows` is the calibration text; without it `options.moments` decide

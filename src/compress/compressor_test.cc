@@ -329,6 +329,60 @@ TEST_F(Compress, EveryScopeOfHessiansGivesAFileOfTheSameSizeThatRuns) {
   }
 }
 
+TEST_F(Compress, ALimitOfMemoryChangesNeitherTheBytesNorTheDivergence) {
+  const auto source = tiny("plain");
+  CompressOptions options = within(least(source) + 20000);
+  const CompressResult free = run(source, options, &text_);
+  const std::string bytes = file_bytes(out());
+  options.max_memory = Bytes{1};
+  const std::string message = error_of([&] { run(source, options, &text_); }, ErrorCode::kBudget);
+  const std::string before = "tokens takes ";
+  options.max_memory = Bytes{std::stoull(message.substr(message.find(before) + before.size())) +
+                             (std::uint64_t{1} << 20)};
+  const CompressResult limited = run(source, options, &text_);
+  EXPECT_EQ(file_bytes(out()), bytes);
+  ASSERT_TRUE(limited.measured_kl.has_value());
+  EXPECT_NEAR(*limited.measured_kl, free.measured->all.kl_divergence, 1e-9);
+  EXPECT_THAT(names_in(folder_.path()), ElementsAre("out.gguf"));
+}
+
+TEST_F(Compress, ChangesOfTheLayersAreMadeInTheFileAndResume) {
+  const auto source = tiny("plain");
+  CompressOptions options = within(least(source) + 20000);
+  options.transforms =
+      wishes_of_names("inner-order,inner-scales,value-scales,attention-input,ffn-input");
+  options.transforms.least_gain = -1;  // whatever they bring
+  TestLog counting;
+  const CompressResult result = compress_model(source, out(), &text_, options, counting);
+  const std::string bytes = file_bytes(out());
+  EXPECT_LT(result.measured->all.kl_divergence, 0.5);
+  // Norms were folded: they are not those of the source any more.
+  const auto changed = model::Checkpoint::open(out());
+  std::vector<float> before(source.spec().hidden_size), after(before.size());
+  source.read_floats(source.at(model::Role::kFfnNorm, LayerId{1}), 0, 1, before);
+  changed.read_floats(changed.at(model::Role::kFfnNorm, LayerId{1}), 0, 1, after);
+  EXPECT_NE(before, after);
+  std::filesystem::remove(out());
+  TestLog stop(counting.asked * 3 / 4);
+  error_of([&] { compress_model(source, out(), &text_, options, stop); }, ErrorCode::kInterrupted);
+  options.engine.threads = 2;
+  run(source, options, &text_);
+  EXPECT_EQ(file_bytes(out()), bytes);
+}
+
+TEST_F(Compress, EveryChangeAloneLeavesAModelOfEnoughBitsAsItWas) {
+  const auto source = tiny("plain");
+  for (const char* name :
+       {"inner-order", "inner-scales", "value-scales", "attention-input", "ffn-input"}) {
+    CompressOptions options = within(1 << 30);  // every group stays in 16 bits
+    options.transforms = wishes_of_names(name);
+    options.transforms.least_gain = -1;
+    const CompressResult result = run(source, options, &text_);
+    EXPECT_LT(result.measured->all.kl_divergence, 1e-4) << name;
+    std::filesystem::remove(out());
+  }
+}
+
 TEST_F(Compress, QuantisingInSequenceIsDeterministicAndResumesToo) {
   const auto source = tiny("plain");
   CompressOptions options = within(least(source) + 20000);

@@ -75,6 +75,10 @@ void print_summary(Output& out, const compress::CompressResult& result) {
     if (result.measured) out.write(fmt::format("  predicted KL {:.2e}", option.predicted_kl));
     out.write("\n");
   }
+  if (result.measured_kl) {
+    out.write(fmt::format("KL on {} held-out tokens: {:.5f} (predicted {:.5f})\n",
+                          result.probe_tokens, *result.measured_kl, result.predicted_kl));
+  }
   if (!result.measured) return;
   const metrics::Scores& scores = result.measured->all;
   out.write(
