@@ -11,8 +11,8 @@
 namespace winnow::compress {
 
 HiddenStates::HiddenStates(std::vector<std::size_t> rows, std::size_t cols,
-                           std::filesystem::path folder)
-    : rows_(std::move(rows)), cols_(cols), folder_(std::move(folder)) {
+                           std::filesystem::path folder, Durability durability)
+    : rows_(std::move(rows)), cols_(cols), folder_(std::move(folder)), durability_(durability) {
   offsets_.push_back(0);
   for (const std::size_t count : rows_) offsets_.push_back(offsets_.back() + count);
   if (folder_.empty()) memory_.resize(rows_.size());
@@ -66,7 +66,7 @@ void HiddenStates::write(std::size_t batch, tensor::MatrixView<const float> valu
 
 void HiddenStates::commit() {
   if (!output_) return;
-  output_->commit();
+  output_->commit(durability_);
   output_.reset();
 }
 

@@ -17,8 +17,10 @@ namespace winnow::compress {
 /// batch after batch; 0 are the embeddings.
 class HiddenStates {
  public:
+  using Durability = os::AtomicFile::Durability;
   /// rows: of each batch. In memory when `folder` is empty.
-  HiddenStates(std::vector<std::size_t> rows, std::size_t cols, std::filesystem::path folder);
+  HiddenStates(std::vector<std::size_t> rows, std::size_t cols, std::filesystem::path folder,
+               Durability durability = Durability::kSynced);
 
   bool on_disk() const { return !folder_.empty(); }
   /// Whether whole states with this number lie on the disk.
@@ -33,7 +35,7 @@ class HiddenStates {
   void create(std::size_t number);
   /// Batches come in order. In memory they replace what was read.
   void write(std::size_t batch, tensor::MatrixView<const float> values);
-  /// On disk: synced, and there under its name.
+  /// On disk: there under its name, and synced unless they are scratch.
   void commit();
   /// Removes states that nobody needs any more.
   void drop(std::size_t number);
@@ -45,6 +47,7 @@ class HiddenStates {
   std::vector<std::uint64_t> offsets_;  // of the first row of each batch, and the end
   std::size_t cols_;
   std::filesystem::path folder_;
+  Durability durability_;
   std::vector<std::vector<float>> memory_;
   std::unique_ptr<os::RandomAccessFile> input_;
   std::optional<os::AtomicFile> output_;

@@ -32,7 +32,7 @@ HiddenStates WindowStream::make_states(const WindowBatches& batches, std::size_t
     std::filesystem::create_directories(folder, error);
     if (error) fail_system(error.value(), folder.string() + ": cannot create the folder");
   }
-  return {std::move(rows), hidden_size, folder};
+  return {std::move(rows), hidden_size, folder, HiddenStates::Durability::kScratch};
 }
 
 WindowStream::WindowStream(const WindowBatches& batches, std::size_t hidden_size,

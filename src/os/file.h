@@ -81,7 +81,9 @@ class AtomicFile {
   Bytes position() const { return {position_}; }
   void append(std::span<const std::byte> bytes);
   void append(std::string_view text);
-  void commit();
+  /// Synced, unless the file is not to outlive the process anyway.
+  enum class Durability { kSynced, kScratch };
+  void commit(Durability durability = Durability::kSynced);
 
  private:
   void flush();

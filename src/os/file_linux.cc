@@ -164,14 +164,17 @@ void AtomicFile::flush() {
   buffer_.clear();
 }
 
-void AtomicFile::commit() {
+void AtomicFile::commit(Durability durability) {
   flush();
-  if (::fsync(fd_.value()) != 0) fail_system(errno, fmt::format("{}: syncing", partial_.string()));
+  const bool synced = durability == Durability::kSynced;
+  if (synced && ::fsync(fd_.value()) != 0) {
+    fail_system(errno, fmt::format("{}: syncing", partial_.string()));
+  }
   if (::rename(partial_.c_str(), path_.c_str()) != 0) {
     fail_system(errno, fmt::format("{}: renaming to {}", partial_.string(), path_.string()));
   }
   ::close(fd_.release());
-  sync_directory(path_.parent_path());
+  if (synced) sync_directory(path_.parent_path());
 }
 
 AtomicFolder::AtomicFolder(const std::filesystem::path& path)

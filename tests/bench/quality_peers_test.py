@@ -58,7 +58,8 @@ class Peers(unittest.TestCase):
         def peak(megabytes):
             code = f"held = b'x' * ({megabytes} << 20)"
             return peers.measured([sys.executable, "-c", code])[1]["peak_bytes"]
-        self.assertGreater(peak(64) - peak(1), 60 << 20)
+        # A new process begins with the peak of the one that started it: both are far above that.
+        self.assertAlmostEqual(peak(384) - peak(128), 256 << 20, delta=8 << 20)
 
     def test_fewer_sequences_than_asked_for_are_refused(self):
         code, table = self.run_it("5")
