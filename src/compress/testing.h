@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "compress/profiler.h"
@@ -55,6 +56,23 @@ inline std::vector<float> logits_of(engine::Engine& engine, const metrics::Windo
   tensor::Matrix<float> logits(hidden.rows, engine.spec().vocab_size);
   engine.logits(hidden, logits.view());
   return {logits.flat().begin(), logits.flat().end()};
+}
+
+/// run(limit) with little more memory than the refusals of smaller limits ask for. What the process
+/// has taken counts, and that grows while a sanitizer keeps freed memory: hence the repetition.
+template <typename Run>
+auto with_least_memory(const Run& run) {
+  constexpr std::uint64_t kMargin = std::uint64_t{1} << 20;
+  std::uint64_t limit = kMargin;
+  for (int attempt = 0;; ++attempt) {
+    try {
+      return run(Bytes{limit});
+    } catch (const Error& error) {
+      const auto at = error.message().find("takes ");
+      if (error.code() != ErrorCode::kBudget || at == std::string::npos || attempt == 20) throw;
+      limit = std::stoull(error.message().substr(at + 6)) + kMargin;
+    }
+  }
 }
 
 inline std::string file_bytes(const std::filesystem::path& path) {
