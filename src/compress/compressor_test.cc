@@ -62,7 +62,7 @@ class Compress : public ::testing::Test {
   }
   /// Converts all matrices; the path of the file.
   std::filesystem::path write_as(const model::Checkpoint& source, const std::string& codec) {
-    const auto path = folder_.path() / (codec + ".gguf");
+    std::filesystem::path path = folder_.path() / (codec + ".gguf");
     model::ExportOptions options;
     options.codec = [&](model::Role, LayerId) -> const quant::Codec& {
       return *quant::find_codec(codec);
