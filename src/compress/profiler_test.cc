@@ -71,7 +71,7 @@ class Profiling : public ::testing::Test {
   std::filesystem::path path(const std::string& name) const { return folder_.path() / name; }
 
   std::string profile(const metrics::WindowSet& text, const std::string& name,
-                      ProfileOptions options = testing::profile_options()) {
+                      const ProfileOptions& options = testing::profile_options()) {
     result_ = profile_model(model_, text, path(name), options, log_);
     return file_bytes(path(name));
   }
