@@ -40,12 +40,7 @@ InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec
     log.progress("calibrating", layer + 1, spec.num_hidden_layers, "layers");
   }
   runner.load_output();
-  tensor::Matrix<float> hidden;
-  for (std::size_t b = 0; b < batches.batches.size(); ++b) {
-    hidden.reshape(batches.batches[b].tokens, spec.hidden_size);
-    stream.read_rows(b, 0, hidden.view());
-    runner.normalize_output(hidden.view(), &moments);
-  }
+  stream.observe_output(runner, moments, log);
   return moments;
 }
 
@@ -295,6 +290,7 @@ Json Compressor::run_record() const {
   run["text"] = "";
   if (text_) {
     run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
+    run["held_out"] = fmt::format("{:016x}", text_fingerprint(text_->held_out));
     run["probe"] = fmt::format("{:016x}", text_fingerprint(text_->probe));
   }
   // What comes before a group decides its bytes, and what is wanted decides a layer's changes.
@@ -331,10 +327,14 @@ void Compressor::measure_noise(PartialOutput& partial) {
   const auto path = partial.folder() / kNoiseFile;
   if (std::filesystem::exists(path)) {
     const Json json = parse_json(os::read_text_file(path, kLongestNoise), path.string());
-    for (TensorGroup& group : groups_) {
-      for (NoisePoint& point : group.noise) {
-        point.kl = json.at(group.name()).at(std::string(point.codec->name)).get<double>();
+    try {
+      for (TensorGroup& group : groups_) {
+        for (NoisePoint& point : group.noise) {
+          point.kl = json.at(group.name()).at(std::string(point.codec->name)).get<double>();
+        }
       }
+    } catch (const Json::exception&) {
+      fail_data("{}: is no record of divergences; add --restart to begin anew", path.string());
     }
     return;
   }

@@ -297,6 +297,10 @@ TEST_F(Compress, AnUnfinishedRunWithOtherOptionsIsRefusedUntilToldToRestart) {
   const std::string message = error_of([&] { run(source, options, &text_); }, ErrorCode::kUsage);
   EXPECT_THAT(message, HasSubstr("hessians"));
   EXPECT_THAT(message, HasSubstr("--restart"));
+  // What a killed run with its hidden states on the disk leaves.
+  const auto states = folder_.path() / "out.gguf.partial" / "states-calibration";
+  std::filesystem::create_directory(states);
+  std::ofstream(states / "states-00001.f32") << "old";
   options.restart = true;
   run(source, options, &text_);
   EXPECT_THAT(names_in(folder_.path()), ElementsAre("out.gguf"));

@@ -12,6 +12,10 @@
 
 namespace winnow::compress {
 
+/// Two codecs of a group whose plain rounding errors lie at both ends of what its options will
+/// err by, the finer first; fewer where there are fewer.
+std::vector<NoisePoint> noise_points(const TensorGroup& group, const model::Checkpoint& source);
+
 /// Measures `kl` of all noise points in one sweep: the model with one group's weights rounded, all
 /// others as they are.
 void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,

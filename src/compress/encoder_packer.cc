@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
 // Packing by the codecs' own encoders.
-#include <cmath>
-
 #include "base/error.h"
+#include "compress/damage.h"
 #include "compress/group_packer.h"
 #include "model/exporter.h"
 
@@ -79,28 +78,6 @@ class EncoderPacker final : public GroupPacker {
 };
 
 }  // namespace
-
-std::vector<NoisePoint> noise_points(const TensorGroup& group, const model::Checkpoint& source) {
-  // Compensated rounding errs about a quarter as much as plain rounding, which one bit more brings
-  // as well: these stand for about 4.5 and 2.5 bits.
-  constexpr double kBits[] = {5.5, 3.4};
-  std::vector<NoisePoint> points;
-  for (const double bits : kBits) {
-    const quant::Codec* nearest = nullptr;
-    for (const GroupOption& option : group.options) {
-      if (is_stored_as(source, group, *option.codec) || option.codec->is_float()) continue;
-      const auto distance = [bits](const quant::Codec& codec) {
-        return std::fabs(codec.bits_per_weight() - bits);
-      };
-      if (nearest == nullptr || distance(*option.codec) < distance(*nearest)) {
-        nearest = option.codec;
-      }
-    }
-    if (nearest == nullptr || (!points.empty() && points.back().codec == nearest)) continue;
-    points.push_back({nearest, 0, 0});
-  }
-  return points;
-}
 
 std::unique_ptr<GroupPacker> make_encoder_packer(const PackerContext& context,
                                                  const InputMoments* moments) {

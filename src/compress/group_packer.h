@@ -82,8 +82,4 @@ std::unique_ptr<GroupPacker> make_hessian_packer(const PackerContext& context,
                                                  const CalibrationText& text,
                                                  const HessianPackerOptions& options);
 
-/// Two codecs of a group whose plain rounding errors lie at both ends of what its options will
-/// err by, the finer first; fewer where there are fewer.
-std::vector<NoisePoint> noise_points(const TensorGroup& group, const model::Checkpoint& source);
-
 }  // namespace winnow::compress

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "compress/damage.h"
 #include "compress/group_packer.h"
 #include "compress/layer_transforms.h"
 #include "compress/packed_groups.h"
@@ -416,6 +417,7 @@ void HessianPacker::prepare(std::span<const PackOrder> orders) {
         packed.clear();
         context_.saved();
       });
+  sequence_ = {};  // borrowed for the walk alone
 }
 
 PackedGroup HessianPacker::pack(const PackOrder& order) {

@@ -163,19 +163,6 @@ Hessian LayerVisit::of_expert(const HessianCollector& sums, const Hessian& layer
                         options_.pseudo_tokens * static_cast<double>(size));
 }
 
-/// Shows the normalised outputs of the last layer to an observer.
-void observe_output(engine::LayerRunner& runner, const WindowStream& stream,
-                    engine::Observer& observer, Log& log) {
-  tensor::Matrix<float> hidden;
-  const auto& batches = stream.batches().batches;
-  for (std::size_t b = 0; b < batches.size(); ++b) {
-    log.check_interrupt();
-    hidden.reshape(batches[b].tokens, stream.hidden_size());
-    stream.read_rows(b, 0, hidden.view());
-    runner.normalize_output(hidden.view(), &observer);
-  }
-}
-
 }  // namespace
 
 std::optional<HessianScope> find_hessian_scope(std::string_view name) {
@@ -222,11 +209,11 @@ void visit_output_hessian(engine::LayerRunner& runner, const model::ModelSpec& s
                           const CalibrationStreams& text, Log& log, const HessianVisitor& visit) {
   const auto all = [](Site, LayerId, ExpertId) { return true; };
   HessianCollector seen(runner.pool(), all);
-  observe_output(runner, text.calibration, seen, log);
+  text.calibration.observe_output(runner, seen, log);
   std::optional<Hessian> judged;
   if (text.held_out != nullptr) {
     HessianCollector held_out(runner.pool(), all);
-    observe_output(runner, *text.held_out, held_out, log);
+    text.held_out->observe_output(runner, held_out, log);
     judged = held_out.layer_sum(Site::kOutputInput, {}, spec.hidden_size);
   }
   PreparedHessian hessian(seen.layer_sum(Site::kOutputInput, {}, spec.hidden_size),

@@ -33,7 +33,7 @@ void sweep(const std::filesystem::path& folder, bool everything) {
     const bool unfinished = name.find(".partial-") != std::string::npos;
     if (name != kLockFile && (everything || unfinished)) {
       std::error_code error;
-      std::filesystem::remove(entry.path(), error);
+      std::filesystem::remove_all(entry.path(), error);  // hidden states lie in folders
       if (error) {
         fail(ErrorCode::kSystem, "{}: cannot remove: {}", entry.path().string(), error.message());
       }

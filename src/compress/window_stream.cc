@@ -96,4 +96,15 @@ void WindowStream::observe(engine::LayerRunner& runner, engine::Observer& observ
   }
 }
 
+void WindowStream::observe_output(engine::LayerRunner& runner, engine::Observer& observer,
+                                  Log& log) const {
+  tensor::Matrix<float> hidden;
+  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
+    log.check_interrupt();
+    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
+    states_.read(b, hidden.view());
+    runner.normalize_output(hidden.view(), &observer);
+  }
+}
+
 }  // namespace winnow::compress

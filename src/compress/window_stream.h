@@ -52,6 +52,9 @@ class WindowStream {
            Log& log);
   /// Runs the loaded layer only to be observed; the states stay.
   void observe(engine::LayerRunner& runner, engine::Observer& observer, Log& log) const;
+  /// The same for the final norm, once `load_output` has been called and the states are the last
+  /// layer's outputs.
+  void observe_output(engine::LayerRunner& runner, engine::Observer& observer, Log& log) const;
   /// Rows of a batch from `first` on, as many as `out` has; [rows, hidden_size].
   void read_rows(std::size_t batch, std::size_t first, tensor::MatrixView<float> out) const {
     states_.read_rows(batch, first, out);
