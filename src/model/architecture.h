@@ -37,6 +37,9 @@ struct Architecture {
 
   std::span<const TensorPattern> tensors;
 
+  /// In its GGUF files; Hugging Face checkpoints have RotaryPairs::kHalves.
+  RotaryPairs gguf_rotary_pairs = RotaryPairs::kHalves;
+
   /// What a GGUF file of this spec would lose in llama.cpp, which has no key for everything: one
   /// sentence each, empty when the file means the same there. Null: nothing is known to be lost.
   std::vector<std::string> (*lost_in_llama_cpp)(const ModelSpec& spec) = nullptr;

@@ -3,9 +3,11 @@
 #include "model/exporter.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 #include "model/fingerprint.h"
+#include "model/rotary_order.h"
 #include "model/tokenizer_metadata.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_json.h"
@@ -175,13 +177,24 @@ bool edited_rows(const Checkpoint& source, const TensorRef& ref, const quant::Co
   return true;
 }
 
-/// Copies or re-encodes one matrix (one expert of a stack) into the writer.
-void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
-                std::span<const float> importance, const RowSource& rows,
-                formats::ModelWriter& writer, os::ThreadPool& pool, Log& log) {
+/// One tensor, or one expert of a stack, and what becomes of it.
+struct Part {
+  TensorRef ref;
+  const quant::Codec& codec;
+  std::span<const float> importance;
+  RowSource rows;                         // may be empty
+  std::optional<RotaryPairs> head_order;  // that the rows of its heads change to
+};
+
+/// Copies or re-encodes a part into the writer.
+void write_part(const Checkpoint& source, const Part& part, formats::ModelWriter& writer,
+                os::ThreadPool& pool, Log& log) {
+  const auto& [ref, codec, importance, rows, head_order] = part;
   // Encoding again what is packed so already could only lose.
   const bool copy = &ref.codec() == &codec;
-  const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
+  std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
+  const std::size_t head_dim = source.spec().head_dim;
+  if (head_order) chunk = (chunk + head_dim - 1) / head_dim * head_dim;  // whole heads
   std::vector<float> weights;
   std::vector<std::byte> packed;
   for (std::size_t row = 0; row < ref.rows; row += chunk) {
@@ -196,6 +209,11 @@ void write_part(const Checkpoint& source, const TensorRef& ref, const quant::Cod
       weights.resize(count * ref.cols);
       source.read_floats(ref, row, count, weights);
       encode_rows(codec, weights, count, ref.cols, importance, packed, pool);
+    }
+    if (head_order) {
+      // A bias is one row of numbers, each of which belongs to a row of the matrix.
+      const std::size_t pieces = ref.rows == 1 ? ref.cols : count;
+      reorder_heads(packed, packed.size() / pieces, head_dim, *head_order);
     }
     writer.append(packed);
   }
@@ -267,24 +285,27 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
                                        {.sidecars = sidecars(source, options)});
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
+  const RotaryPairs pairs = options.format == OutputFormat::kGguf
+                                ? source.architecture().gguf_rotary_pairs
+                                : RotaryPairs::kHalves;
   const auto write = [&](Role role, LayerId layer, std::uint32_t part, const quant::Codec& codec) {
     const TensorRef ref = source.at(role, layer, ExpertId{part});
-    std::span<const float> importance;
+    Part job{ref, codec, {}, {}, {}};
+    if (pairs != source.spec().rotary_pairs && is_rotated(role)) job.head_order = pairs;
     if (options.importance && traits(role).is_matrix && !codec.is_float()) {
-      importance = options.importance(role, layer, ExpertId{part});
+      job.importance = options.importance(role, layer, ExpertId{part});
     }
-    RowSource rows;
     if (options.rows && traits(role).is_matrix) {
-      rows = [&](std::size_t first, std::span<std::byte> out) {
+      job.rows = [&](std::size_t first, std::span<std::byte> out) {
         return options.rows(role, layer, ExpertId{part}, first, out);
       };
     } else if (options.edit && !traits(role).is_matrix) {
-      rows = [&](std::size_t first, std::span<std::byte> out) {
+      job.rows = [&](std::size_t first, std::span<std::byte> out) {
         return edited_rows(source, ref, codec, first, out,
                            [&](std::span<float> values) { options.edit(role, layer, values); });
       };
     }
-    write_part(source, ref, codec, importance, rows, *writer, pool, log);
+    write_part(source, job, *writer, pool, log);
     done += ref.rows * (ref.cols / codec.block_size * codec.block_bytes);
     log.progress("writing", done, total, "bytes");
   };

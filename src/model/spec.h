@@ -21,6 +21,13 @@ enum class QueryKeyNorm : std::uint8_t {
   kFullWidth,  ///< RMS norm of the whole projection, weight [heads * head_dim] (OLMoE)
 };
 
+/// Which numbers of a head the rotary embedding turns together. A model's queries and keys agree;
+/// the order of the rows of both projections makes one into the other.
+enum class RotaryPairs : std::uint8_t {
+  kHalves,    ///< (i, i + head_dim / 2): Hugging Face checkpoints, most GGUF files
+  kAdjacent,  ///< (2 i, 2 i + 1): GGUF files of `llama`
+};
+
 /// The mixture-of-experts part. Widths are per expert.
 struct MoeSpec {
   std::uint32_t num_experts = 0;  ///< routed experts of a layer
@@ -44,6 +51,7 @@ struct ModelSpec {
   std::uint32_t max_position_embeddings = 0;
   float rms_norm_eps = 0;
   double rope_theta = 0;
+  RotaryPairs rotary_pairs = RotaryPairs::kHalves;
   QueryKeyNorm query_key_norm = QueryKeyNorm::kNone;
   bool attention_bias = false;  ///< on the query, key and value projections
   bool attention_output_bias = false;

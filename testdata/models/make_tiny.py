@@ -33,6 +33,13 @@ MOST_BYTES = 150_000    # a folder's weights
 
 # By the name of the variant up to its first "-". Where head_dim is a key, it is not hidden_size / heads.
 ARCHITECTURES = {
+    "llama": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 272, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 8, "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0,
+        "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "rope_scaling": None, "pretraining_tp": 1,
+        "max_position_embeddings": 128, "tie_word_embeddings": True, "initializer_range": 0.02,
+        "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
     "olmoe": {
         "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "vocab_size": 272, "hidden_size": 32,
         "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
@@ -60,7 +67,7 @@ ARCHITECTURES = {
         "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
 }
 
-# Sizes of the norms of queries and keys, from the widths of the two projections and of a head.
+# Sizes of the norms of queries and keys, where there are any, from the widths of the two projections and of a head.
 QUERY_KEY_NORMS = {
     "olmoe": lambda query, key, _head_dim: (query, key),
     "qwen3": lambda _query, _key, head_dim: (head_dim, head_dim),
@@ -69,6 +76,10 @@ QUERY_KEY_NORMS = {
 
 # name -> (seed, stored type, layout, changes to the architecture's configuration)
 VARIANTS = {
+    "llama-plain": (12, "BF16", "single", {}),
+    "llama-odd-sizes": (13, "F32", "single", {
+        "hidden_size": 36, "intermediate_size": 20, "num_attention_heads": 3, "num_key_value_heads": 1,
+        "head_dim": 10, "attention_bias": True, "tie_word_embeddings": False, "rope_theta": 100000.0}),
     "olmoe-plain": (9, "BF16", "single", {}),
     "olmoe-grouped": (10, "F32", "single", {
         "num_key_value_heads": 2, "num_experts": 3, "intermediate_size": 24, "norm_topk_prob": True,
@@ -98,7 +109,7 @@ def tensor_shapes(config):
     """Hugging Face name -> shape [out, in] of all tensors, experts stored one by one."""
     hidden, heads, groups = (config[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
     head_dim, experts = config.get("head_dim", hidden // heads), config.get("num_experts", 0)
-    query_norm, key_norm = QUERY_KEY_NORMS[config["model_type"]](heads * head_dim, groups * head_dim, head_dim)
+    query_key = QUERY_KEY_NORMS.get(config["model_type"], lambda *_: ())(heads * head_dim, groups * head_dim, head_dim)
     inner = config.get("moe_intermediate_size", config["intermediate_size"])
     shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for layer in range(config["num_hidden_layers"]):
@@ -109,8 +120,8 @@ def tensor_shapes(config):
             shapes[f"{prefix}self_attn.{name}.weight"] = shape
             if config["attention_bias"]:
                 shapes[f"{prefix}self_attn.{name}.bias"] = shape[:1]
-        for name, size in (("self_attn.q_norm", query_norm), ("self_attn.k_norm", key_norm),
-                           ("input_layernorm", hidden), ("post_attention_layernorm", hidden)):
+        for name, size in (*zip(("self_attn.q_norm", "self_attn.k_norm"), query_key), ("input_layernorm", hidden),
+                           ("post_attention_layernorm", hidden)):
             shapes[f"{prefix}{name}.weight"] = (size,)
         if not is_moe_layer(config, layer):
             add_mlp(shapes, prefix + "mlp.", hidden, config["intermediate_size"])

@@ -12,6 +12,7 @@ namespace winnow::engine {
 
 using model::QueryKeyNorm;
 using model::Role;
+using model::RotaryPairs;
 
 namespace {
 
@@ -34,6 +35,16 @@ void project_part(const Compute& compute, const Projection& projection, std::siz
   for (std::size_t t = 0; t < projection.out.rows; ++t) {
     compute.kernels.axpy(1.0F, projection.bias.data() + range.begin,
                          projection.out.row(t).data() + range.begin, range.size());
+  }
+}
+
+/// As Kernels::rotate_halves, for pairs (2 i, 2 i + 1).
+void rotate_adjacent(float* head, const float* cosines, const float* sines, std::size_t half) {
+  for (std::size_t i = 0; i < half; ++i) {
+    const float a = head[2 * i];
+    const float b = head[2 * i + 1];
+    head[2 * i] = a * cosines[i] - b * sines[i];
+    head[2 * i + 1] = b * cosines[i] + a * sines[i];
   }
 }
 
@@ -119,7 +130,11 @@ void Attention::rotate_head(const Compute& compute, std::span<const float> norm,
   if (spec_.query_key_norm == QueryKeyNorm::kPerHead) {
     compute.kernels.rms_norm(head, norm.data(), spec_.rms_norm_eps, head, spec_.head_dim);
   }
-  compute.kernels.rotate_halves(head, cosines, cosines + half, half);
+  if (spec_.rotary_pairs == RotaryPairs::kAdjacent) {
+    rotate_adjacent(head, cosines, cosines + half, half);
+  } else {
+    compute.kernels.rotate_halves(head, cosines, cosines + half, half);
+  }
 }
 
 void Attention::prepare_group(const Compute& compute, const Norms& norms, LayerId layer,
