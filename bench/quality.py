@@ -148,17 +148,19 @@ def compare_mix(comparison, mix):
 
 
 def ablate(comparison, mix, steps):
-    """[{name, flags, ... the paired comparison with stock's file and with the row before}] at one mix's bytes."""
+    """[{name, flags, ... the paired comparison with stock's file and with another row}] at one mix's bytes: with the
+    row that the step names in "against", else with the one before."""
     stock, theirs = comparison.scored(comparison.stock_file(mix))
-    rows, before = [], None
+    rows, scores = [], {}
     for step in steps:
         file = comparison.winnow_file(f"{mix}-{step['name'].replace(' ', '-')}", bits_of(stock), step["flags"])
         scored, tokens = comparison.scored(file)
         row = {"mix": mix, "name": step["name"], "stock": stock, "winnow": scored, **paired(tokens, theirs),
                "byte_ratio": scored["tensor_bytes"] / stock["tensor_bytes"]}
-        if before is not None:
-            row["step"] = paired(tokens, before)
-        before = tokens
+        if rows:
+            row["against"] = step.get("against", rows[-1]["name"])
+            row["step"] = paired(tokens, scores[row["against"]])
+        scores[step["name"]] = tokens
         rows.append(row)
         comparison.say(f"{step['name']}: {quality_report.sentence(row)}")
     return rows

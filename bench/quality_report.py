@@ -80,14 +80,14 @@ def stock_table(rows):
 
 
 def ablation_table(rows):
-    lines = ["| bytes of | step | mean KL | against stock | against the row above | p99 against stock | bytes | "
+    lines = ["| bytes of | step | mean KL | against stock | against another row | p99 against stock | bytes | "
              "seconds |",
              "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         step = row.get("step")
-        above = plus_minus(step["kl_ratio"], step["kl_ratio_error"]) if step else ""
+        other = f"{row['against']}: {plus_minus(step['kl_ratio'], step['kl_ratio_error'])}" if step else ""
         lines.append(f"| {row['mix']} | {row['name']} | {row['winnow']['kl_divergence']:.5f} | "
-                     f"{plus_minus(row['kl_ratio'], row['kl_ratio_error'])} | {above} | {row['p99_ratio']:.3f} | "
+                     f"{plus_minus(row['kl_ratio'], row['kl_ratio_error'])} | {other} | {row['p99_ratio']:.3f} | "
                      f"{row['byte_ratio']:.4f} | {row['winnow']['seconds']:.0f} |")
     return lines
 

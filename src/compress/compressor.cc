@@ -28,10 +28,10 @@ constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
 
 /// Moments of the text, layer by layer.
 InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec& spec,
-                             const metrics::WindowSet& text, std::size_t batch_tokens,
-                             const std::filesystem::path& folder, Log& log) {
+                             const metrics::WindowSet& text, const std::filesystem::path& folder,
+                             Log& log) {
   InputMoments moments(spec);
-  const WindowBatches batches(text.windows, batch_tokens);
+  const WindowBatches batches(text.windows, MemoryPlan::kBatchTokens);
   WindowStream stream(batches, spec.hidden_size, folder);
   stream.embed(runner, nullptr, log);
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
@@ -261,7 +261,7 @@ std::vector<double> Compressor::measure_mixes(std::span<const Mix> mixes,
     }
   }
   packer_->prepare(orders);
-  const WindowBatches probe(text_->probe.windows, memory_.batch_tokens);
+  const WindowBatches probe(text_->probe.windows, MemoryPlan::kBatchTokens);
   return measure_divergences(runner_, source_.spec(), probe, variants,
                              {memory_.sweep_states, partial.folder()}, log_);
 }
@@ -311,14 +311,12 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
         8.0 * static_cast<double>(budget()) / static_cast<double>(source_.num_parameters());
     options.sequential = options_.sequential;
     options.states_on_disk = memory_.states_on_disk;
-    options.batch_tokens = memory_.batch_tokens;
     return make_hessian_packer(context, *text_, options);
   }
   if (options_.moments == nullptr && text_) {
     const auto folder =
         memory_.states_on_disk ? partial.folder() / "states-calibration" : std::filesystem::path();
-    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, memory_.batch_tokens,
-                                 folder, log_);
+    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, folder, log_);
   }
   return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments);
 }
@@ -338,7 +336,7 @@ void Compressor::measure_noise(PartialOutput& partial) {
     }
     return;
   }
-  const WindowBatches probe(text_->probe.windows, memory_.batch_tokens);
+  const WindowBatches probe(text_->probe.windows, MemoryPlan::kBatchTokens);
   compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
                           {memory_.sweep_states, partial.folder()}, log_);
   Json json = Json::object();

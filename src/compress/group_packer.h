@@ -73,7 +73,6 @@ struct HessianPackerOptions {
   double bits_per_weight = 4.25;  ///< that the transforms are tried for
   bool sequential = false;        ///< Hessians of what the quantised layers before give
   bool states_on_disk = false;
-  std::size_t batch_tokens = 4096;  ///< that share a pass over a layer's weights
 };
 
 /// Every matrix under the Hessian of its input, from `text` run layer by layer. Errors of options

@@ -40,12 +40,16 @@ const Hessian* HessianCollector::find(model::Role role, LayerId layer, ExpertId 
               traits.per_expert ? expert : ExpertId{});
 }
 
-Hessian HessianCollector::layer_sum(engine::Site site, LayerId layer, std::size_t size) const {
-  Hessian total(size);
+void HessianCollector::add_experts(engine::Site site, LayerId layer, Hessian& total) const {
   for (const auto& [key, sums] : sums_) {  // ordered by expert within a site and layer
     const auto& [key_site, key_layer, expert] = key;
     if (key_site == site && key_layer == index(layer)) total.add(sums);
   }
+}
+
+Hessian HessianCollector::layer_sum(engine::Site site, LayerId layer, std::size_t size) const {
+  Hessian total(size);
+  add_experts(site, layer, total);
   return total;
 }
 

@@ -41,6 +41,8 @@ class HessianCollector final : public engine::Observer {
   /// Sum over the experts of the layer, in order of their index; size: in_features.
   Hessian layer_sum(model::Role role, LayerId layer, std::size_t size) const;
   Hessian layer_sum(engine::Site site, LayerId layer, std::size_t size) const;
+  /// Adds those of one expert after the other to `total`.
+  void add_experts(engine::Site site, LayerId layer, Hessian& total) const;
 
  private:
   using Key = std::tuple<engine::Site, std::uint32_t, std::uint32_t>;

@@ -12,6 +12,7 @@
 #include "compress/damage.h"
 #include "compress/group_packer.h"
 #include "compress/layer_transforms.h"
+#include "compress/memory_plan.h"
 #include "compress/packed_groups.h"
 #include "compress/window_stream.h"
 #include "model/exporter.h"
@@ -67,8 +68,8 @@ class HessianPacker final : public GroupPacker {
         transforms_(
             context.source, context.folder,
             {options.transforms, options.quantizer, options.hessians, options.bits_per_weight}),
-        calibration_(text.calibration.windows, options.batch_tokens),
-        held_out_(text.held_out.windows, options.batch_tokens) {}
+        calibration_(text.calibration.windows, MemoryPlan::kBatchTokens),
+        held_out_(text.held_out.windows, MemoryPlan::kBatchTokens) {}
 
   void measure(std::vector<TensorGroup>& groups) override;
   PackedGroup noise(const TensorGroup& group, const NoisePoint& point) override {

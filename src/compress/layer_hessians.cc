@@ -49,11 +49,14 @@ class LayerVisit {
     visit_portion(dense_sites_,
                   whole || expert_sites_.empty() ? ExpertRange{0, portion} : ExpertRange{0, 0});
     if (whole || expert_sites_.empty()) return;
-    add_layer_sums(collect([](Site site, LayerId, ExpertId) { return is_expert_site(site); },
-                           HessianCollector::Experts::kTogether));
-    for (std::size_t first = 0; first < spec_.moe.num_experts; first += portion) {
-      visit_portion({}, {first, std::min<std::size_t>(first + portion, spec_.moe.num_experts)});
-    }
+    const auto each_portion = [&](const auto& use) {
+      for (std::size_t first = 0; first < spec_.moe.num_experts; first += portion) {
+        use(ExpertRange{first, std::min<std::size_t>(first + portion, spec_.moe.num_experts)});
+      }
+    };
+    // Expert after expert, as when all are there at once: sums in another order differ.
+    each_portion([&](ExpertRange experts) { add_layer_sums(collect({}, experts)); });
+    each_portion([&](ExpertRange experts) { visit_portion({}, experts); });
   }
 
  private:
@@ -63,7 +66,7 @@ class LayerVisit {
   };
   std::size_t copies() const { return text_.held_out == nullptr ? 1 : 2; }
   std::size_t experts_at_a_time() const;
-  Sums collect(const HessianCollector::Wanted& wanted, HessianCollector::Experts experts);
+  Sums collect(std::span<const Site> dense, ExpertRange experts);
   void add_layer_sums(const Sums& sums);
   void visit_portion(std::span<const Site> dense, ExpertRange experts);
   void visit_experts(const Sums& sums, Site site, ExpertRange experts);
@@ -96,33 +99,39 @@ std::size_t LayerVisit::experts_at_a_time() const {
   return std::max<std::uint64_t>(1, limit > expert ? (limit - expert) / expert : 1);
 }
 
-Sums LayerVisit::collect(const HessianCollector::Wanted& wanted,
-                         HessianCollector::Experts experts) {
-  Sums sums{HessianCollector(runner_.pool(), wanted, experts), std::nullopt};
+/// Of these inputs of the layer and of these experts' inputs.
+Sums LayerVisit::collect(std::span<const Site> dense, ExpertRange experts) {
+  const auto wanted = [dense, experts](Site site, LayerId, ExpertId expert) {
+    if (is_expert_site(site)) return experts.holds(expert);
+    return std::find(dense.begin(), dense.end(), site) != dense.end();
+  };
+  const auto of_experts = options_.scope == HessianScope::kLayer
+                              ? HessianCollector::Experts::kTogether
+                              : HessianCollector::Experts::kEach;
+  Sums sums{HessianCollector(runner_.pool(), wanted, of_experts), std::nullopt};
   text_.calibration.observe(runner_, sums.calibration, log_);
   if (text_.held_out != nullptr) {
-    sums.held_out.emplace(runner_.pool(), wanted, experts);
+    sums.held_out.emplace(runner_.pool(), wanted, of_experts);
     text_.held_out->observe(runner_, *sums.held_out, log_);
   }
   return sums;
 }
 
 void LayerVisit::add_layer_sums(const Sums& sums) {
-  for (const Site site : expert_sites_) {
-    const std::size_t size = input_size(spec_, site);
-    layer_sums_.emplace_back(sums.calibration.layer_sum(site, layer_, size), std::nullopt);
-    if (sums.held_out) layer_sums_.back().second = sums.held_out->layer_sum(site, layer_, size);
+  for (std::size_t place = 0; place < expert_sites_.size(); ++place) {
+    const Site site = expert_sites_[place];
+    if (place == layer_sums_.size()) {
+      const Hessian none(input_size(spec_, site));
+      layer_sums_.emplace_back(none, sums.held_out ? std::optional(none) : std::nullopt);
+    }
+    auto& [calibration, held_out] = layer_sums_[place];
+    sums.calibration.add_experts(site, layer_, calibration);
+    if (sums.held_out) sums.held_out->add_experts(site, layer_, *held_out);
   }
 }
 
 void LayerVisit::visit_portion(std::span<const Site> dense, ExpertRange experts) {
-  const bool together = options_.scope == HessianScope::kLayer;
-  const auto wanted = [&](Site site, LayerId, ExpertId expert) {
-    if (is_expert_site(site)) return experts.holds(expert);
-    return std::find(dense.begin(), dense.end(), site) != dense.end();
-  };
-  const Sums sums = collect(
-      wanted, together ? HessianCollector::Experts::kTogether : HessianCollector::Experts::kEach);
+  const Sums sums = collect(dense, experts);
   for (const Site site : dense) {
     const Hessian* const seen = sums.calibration.find(site, layer_, {});
     const Hessian* const judged = sums.held_out ? sums.held_out->find(site, layer_, {}) : nullptr;

@@ -65,7 +65,7 @@ std::uint64_t least_hessians(const model::ModelSpec& spec, std::span<const Tenso
 }
 
 Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> groups,
-               const CalibrationText* text, std::size_t batch_tokens) {
+               const CalibrationText* text) {
   const model::ModelSpec& spec = source.spec();
   const std::uint64_t weights = engine::LayerRunner::largest_weights(source).value;
   std::uint64_t widest = 0;
@@ -80,7 +80,7 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
                 stretch * kStretchBytesPerWeight + kBytesPerHessianElement * square(widest);
   if (text == nullptr) return needs;
   const std::size_t longest = longest_window(*text);
-  const std::size_t tokens = std::max(batch_tokens, longest);
+  const std::size_t tokens = std::max(MemoryPlan::kBatchTokens, longest);
   needs.fixed += 2 * kLogitRows * spec.vocab_size * sizeof(float);
   needs.batch = engine::LayerRunner::activations(spec, tokens, longest).value +
                 2 * std::uint64_t{tokens} * spec.hidden_size * sizeof(float);
@@ -95,18 +95,13 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
 MemoryPlan plan_memory(const model::Checkpoint& source, std::span<const TensorGroup> groups,
                        const CalibrationText* text, Bytes limit) {
   MemoryPlan plan;
-  Needs needs = needs_of(source, groups, text, plan.batch_tokens);
-  const std::size_t longest = text != nullptr ? longest_window(*text) : 1;
-  const auto least = [&] { return needs.fixed + needs.batch + needs.hessian; };
-  while (least() > limit.value && plan.batch_tokens > longest) {
-    plan.batch_tokens /= 2;
-    needs = needs_of(source, groups, text, plan.batch_tokens);
-  }
-  if (least() > limit.value) {
+  const Needs needs = needs_of(source, groups, text);
+  const std::uint64_t least = needs.fixed + needs.batch + needs.hessian;
+  if (least > limit.value) {
     fail(ErrorCode::kBudget,
-         "--max-memory: {} bytes are too few; one layer of {} with windows of {} tokens takes {} "
-         "bytes ({}); shorter windows (--context) take less",
-         limit.value, source.file().name(), longest, least(), format_bytes({least()}));
+         "--max-memory: {} bytes are too few; one layer of {} with what is done to it takes {} "
+         "bytes ({})",
+         limit.value, source.file().name(), least, format_bytes({least}));
   }
   std::uint64_t rest = limit.value - needs.fixed - needs.batch;
   plan.sweep_states = Bytes{rest};

@@ -15,8 +15,9 @@
 namespace winnow::compress {
 
 struct MemoryPlan {
-  /// Tokens that share a pass over a layer's weights.
-  std::size_t batch_tokens = 4096;
+  /// Tokens that share a pass over a layer's weights, or those of one window. Not fewer where memory
+  /// is short: sums over other batches differ in their last bits.
+  static constexpr std::size_t kBatchTokens = 1024;
   /// Whether the hidden states of the calibration text are files.
   bool states_on_disk = false;
   /// For the sums of Hessians at a time, and for the states of a sweep; nothing: no limit.
@@ -25,8 +26,8 @@ struct MemoryPlan {
 
 /// The plan for `limit` bytes of the whole process, what it has taken so far included: one layer's
 /// weights, the same layer packed, a batch, one matrix under work, and of the rest what each step
-/// can use. `text` may be null. Smaller batches where memory is short. Throws Error{kBudget} with
-/// the least limit that would do.
+/// can use. `text` may be null. What a plan chooses changes no bit of the results. Throws
+/// Error{kBudget} with the least limit that would do.
 MemoryPlan plan_memory(const model::Checkpoint& source, std::span<const TensorGroup> groups,
                        const CalibrationText* text, Bytes limit);
 

@@ -152,13 +152,17 @@ class Run(unittest.TestCase):
         self.run_it()
         self.assertEqual(self.log.read_text(encoding="utf-8").split(), ["importance", "quantize"])
 
-    def test_the_ablation_compares_each_step_with_stock_and_with_the_row_above(self):
+    def test_the_ablation_compares_each_step_with_stock_and_with_another_row(self):
         steps = self.folder / "steps.json"
-        steps.write_text(json.dumps({"steps": [{"name": "few tokens", "flags": ["--tokens", "100"]},
-                                               {"name": "all", "flags": []}]}), encoding="utf-8")
+        steps.write_text(json.dumps({"steps": [
+            {"name": "few tokens", "flags": ["--tokens", "100"]}, {"name": "all", "flags": []},
+            {"name": "half", "flags": ["--tokens", "200"], "against": "few tokens"}]}), encoding="utf-8")
         code, table = self.run_it("--ablation", str(steps))
         self.assertEqual(code, 0, self.said)
-        first, second = self.result()["ablation"]
+        first, second, third = self.result()["ablation"]
+        self.assertEqual((second["against"], third["against"]), ("few tokens", "few tokens"))
+        self.assertAlmostEqual(third["step"]["kl_ratio"],
+                               third["winnow"]["kl_divergence"] / first["winnow"]["kl_divergence"])
         self.assertNotIn("step", first)
         self.assertAlmostEqual(second["step"]["kl_ratio"],
                                second["winnow"]["kl_divergence"] / first["winnow"]["kl_divergence"])

@@ -207,17 +207,6 @@ class Killed(CommandTest):
 
 
 class Memory(CommandTest):
-    def peak_of(self, *arguments):
-        """Largest resident memory of a run that must succeed."""
-        process = subprocess.Popen([BINARY, *map(str, arguments)], env=ENVIRONMENT,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        with process.stderr:
-            message = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        self.assertEqual(process.returncode, 0, message)
-        return usage.ru_maxrss * 1024
-
     def check(self, model, text, limit, *options):
         """Peak memory within the limit, and the bytes of a run without one."""
         self.assertGreater(model.stat().st_size, limit)

@@ -3,6 +3,8 @@
 """What the tests of eval and compress share: text in place of bytes, JSON results, refusals."""
 
 import json
+import os
+import subprocess
 
 import support
 
@@ -31,6 +33,17 @@ class CommandTest(support.CommandTest):
         done = winnow(*arguments)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done
+
+    def peak_of(self, *arguments):
+        """Largest resident memory of a run that must succeed."""
+        process = subprocess.Popen([BINARY, *map(str, arguments)], env=ENVIRONMENT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        with process.stderr:
+            message = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0, message)
+        return usage.ru_maxrss * 1024
 
     def json_of(self, *arguments):
         return json.loads(self.succeed(*arguments, "--json", "-").stdout)
