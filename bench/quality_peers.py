@@ -5,7 +5,7 @@
 
     python3 bench/quality_peers.py FOLDER --text FILE --peer-python PYTHON [--sequences 16,64,256] [--json FILE]
 
-FOLDER is a dense Hugging Face folder that both read; bench/gptq_worker.py makes one from a GGUF file. Each number of
+FOLDER is a dense Hugging Face folder that both read; `winnow convert` makes one of a GGUF file. Each number of
 sequences is one fresh process of each tool; a sequence is the start token and 511 others of FILE, in the order of the
 file. Reported are wall time, processor time and the largest resident memory (the kernel's, of the process), and the
 slope of both times over the number of sequences by least squares: what one sequence more costs, without start-up.
