@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "compress/calibration_text.h"
+#include "compress/collect_moments.h"
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
@@ -25,24 +26,6 @@ namespace {
 
 constexpr const char* kNoiseFile = "noise.json";
 constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
-
-/// Moments of the text, layer by layer.
-InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec& spec,
-                             const metrics::WindowSet& text, const std::filesystem::path& folder,
-                             Log& log) {
-  InputMoments moments(spec);
-  const WindowBatches batches(text.windows, MemoryPlan::kBatchTokens);
-  WindowStream stream(batches, spec.hidden_size, folder);
-  stream.embed(runner, nullptr, log);
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    runner.load(LayerId{layer});
-    stream.run(runner, stream, &moments, log);
-    log.progress("calibrating", layer + 1, spec.num_hidden_layers, "layers");
-  }
-  runner.load_output();
-  stream.observe_output(runner, moments, log);
-  return moments;
-}
 
 /// Bytes of a group in the file: stacked experts are one tensor, padded to the alignment.
 Bytes padded(Bytes payload) { return {checked_align_up(payload.value, 32).value()}; }
@@ -69,6 +52,8 @@ class Compressor {
 
  private:
   void list_options();
+  bool can_make(const TensorGroup& group, const quant::Codec& codec) const;
+  void name_codecs_left_out();
   void warn_of_quantised_source();
   std::uint64_t budget() const;
   std::uint64_t fixed_bytes() const;
@@ -76,7 +61,7 @@ class Compressor {
   Json run_record() const;
   bool uses_hessians() const {
     return text_ && !text_->calibration.windows.empty() &&
-           options_.hessians != HessianScope::kDiagonal;
+           options_.hessians != HessianScope::kDiagonal && options_.encoders == EncoderKind::kOwn;
   }
   std::unique_ptr<GroupPacker> make_packer(PartialOutput& partial);
   void measure_noise(PartialOutput& partial);
@@ -117,13 +102,25 @@ void Compressor::list_options() {
     TensorGroup& group = groups_[g];
     group_index_[key_of(group)] = g;
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
+      if (!can_make(group, *codec)) continue;
       GroupOption option;
       option.codec = codec;
       option.payload = packed_bytes(group, *codec);
       option.bytes = padded(option.payload);
       group.options.push_back(option);
     }
+    WINNOW_CHECK(!group.options.empty());
   }
+}
+
+bool Compressor::can_make(const TensorGroup& group, const quant::Codec& codec) const {
+  return find_encoder(codec, options_.encoders) != nullptr || is_stored_as(source_, group, codec);
+}
+
+void Compressor::name_codecs_left_out() {
+  const std::string names = codecs_without_encoder(options_.encoders);
+  if (names.empty()) return;
+  log_.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
 }
 
 void Compressor::warn_of_quantised_source() {
@@ -316,9 +313,11 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
   if (options_.moments == nullptr && text_) {
     const auto folder =
         memory_.states_on_disk ? partial.folder() / "states-calibration" : std::filesystem::path();
-    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, folder, log_);
+    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, folder,
+                                 options_.encoders, log_);
   }
-  return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments);
+  return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments,
+                             options_.encoders);
 }
 
 void Compressor::measure_noise(PartialOutput& partial) {
@@ -407,6 +406,7 @@ void Compressor::measure_output(CompressResult& result) const {
 
 CompressResult Compressor::run() {
   list_options();
+  name_codecs_left_out();
   require_budget();
   // An output that cannot be written is better known now than after hours.
   { const os::AtomicFile trial(out_); }

@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
 #include "compress/mix_search.h"
@@ -42,6 +43,8 @@ struct CompressOptions {
   /// How matrices are quantised where there is text.
   HessianScope hessians = HessianScope::kExpert;
   HessianQuantizerOptions quantizer;
+  /// kStock: by llama.cpp's encoders whether there is text or not; no Hessians, no transforms.
+  EncoderKind encoders = EncoderKind::kOwn;
   /// Exact changes of the layers to try before. Those of norms go with neither `sequential` nor
   /// Allocation::kSearch, which run matrices with the original norms.
   TransformWishes transforms;

@@ -168,6 +168,24 @@ TEST_F(Compress, WithoutTextTheWeightsDecideAndNothingIsPredicted) {
   }
 }
 
+TEST_F(Compress, ByStocksEncodersItMakesOnlyWhatTheyCanAndNamesTheRest) {
+  const auto source = tiny("plain");
+  CompressOptions options = within(least(source) + 20000);
+  options.encoders = EncoderKind::kStock;
+  for (const bool with_text : {true, false}) {
+    log_.messages.clear();
+    const CompressResult result = run(source, options, with_text ? &text_ : nullptr);
+    ASSERT_EQ(log_.messages.size(), 1U);
+    EXPECT_THAT(log_.messages[0], HasSubstr("MXFP4"));
+    EXPECT_THAT(log_.messages[0], ::testing::Not(HasSubstr("Q4_0")));
+    for (const TensorGroup& group : result.groups) {
+      EXPECT_GT(group.options.size(), 3U);
+      for (const GroupOption& option : group.options) EXPECT_NE(option.codec->name, "MXFP4");
+    }
+    EXPECT_EQ(result.measured.has_value(), with_text);
+  }
+}
+
 TEST_F(Compress, TheRecordHoldsEveryOptionAndAddsUp) {
   const auto source = tiny("plain");
   const CompressResult result = run(source, within(least(source) + 30000), &text_);

@@ -11,8 +11,8 @@ namespace {
 
 class EncoderPacker final : public GroupPacker {
  public:
-  EncoderPacker(const PackerContext& context, const InputMoments* moments)
-      : context_(context), moments_(moments) {}
+  EncoderPacker(const PackerContext& context, const InputMoments* moments, EncoderKind kind)
+      : context_(context), moments_(moments), kind_(kind) {}
 
   void measure(std::vector<TensorGroup>& groups) override {
     for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -29,7 +29,7 @@ class EncoderPacker final : public GroupPacker {
 
   PackedGroup pack(const PackOrder& order) override {
     return pack_group(context_.source, *order.group, *order.codec, moments_, context_.runner.pool(),
-                      context_.log);
+                      context_.log, kind_);
   }
 
   bool is_copy(const PackOrder& order) override {
@@ -45,13 +45,13 @@ class EncoderPacker final : public GroupPacker {
     const std::size_t rows = out.size() / row_bytes;
     std::vector<float> weights(rows * ref.cols);
     context_.source.read_floats(ref, first, rows, weights);
-    if (moments_ != nullptr && (importance_of_ != &group || importance_expert_ != expert)) {
-      importance_ = moments_->importance(group.role, group.layer, expert);
+    if (importance_of_ != &group || importance_expert_ != expert) {
+      importance_ = importance_for(kind_, moments_, group.role, group.layer, expert);
       importance_of_ = &group;
       importance_expert_ = expert;
     }
     model::encode_rows(*order.codec, weights, rows, ref.cols, importance_, out,
-                       context_.runner.pool());
+                       context_.runner.pool(), find_encoder(*order.codec, kind_));
     return true;
   }
 
@@ -72,6 +72,7 @@ class EncoderPacker final : public GroupPacker {
 
   PackerContext context_;
   const InputMoments* moments_;
+  EncoderKind kind_;
   const TensorGroup* importance_of_ = nullptr;  // whose `importance_` is
   ExpertId importance_expert_{};
   std::vector<float> importance_;
@@ -80,8 +81,8 @@ class EncoderPacker final : public GroupPacker {
 }  // namespace
 
 std::unique_ptr<GroupPacker> make_encoder_packer(const PackerContext& context,
-                                                 const InputMoments* moments) {
-  return std::make_unique<EncoderPacker>(context, moments);
+                                                 const InputMoments* moments, EncoderKind kind) {
+  return std::make_unique<EncoderPacker>(context, moments, kind);
 }
 
 }  // namespace winnow::compress

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "compress/calibration_text.h"
+#include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
 #include "compress/moments.h"
@@ -61,10 +62,10 @@ struct PackerContext {
   Log& log;
 };
 
-/// Every matrix by its codec's own encoder, columns weighted by `moments` (null: all alike, and
-/// errors relative to the squared norm of the weights).
+/// Every matrix by its codec's encoder of that kind, columns weighted by `moments` (null: all
+/// alike, and errors relative to the squared norm of the weights).
 std::unique_ptr<GroupPacker> make_encoder_packer(const PackerContext& context,
-                                                 const InputMoments* moments);
+                                                 const InputMoments* moments, EncoderKind kind);
 
 struct HessianPackerOptions {
   HessianQuantizerOptions quantizer;

@@ -70,7 +70,10 @@ void InputMoments::on_expert_input(Site site, LayerId layer, ExpertId expert,
                                    std::span<const float> weights) {
   Sum& sum = sums_[{site, index(layer), index(expert)}];
   sum.squares.resize(x.cols);
-  for (std::size_t t = 0; t < x.rows; ++t) add(sum, x.row(t), double{weights[t]} * weights[t]);
+  const bool weighted = router_weights_ == RouterWeights::kSquared;
+  for (std::size_t t = 0; t < x.rows; ++t) {
+    add(sum, x.row(t), weighted ? double{weights[t]} * weights[t] : 1.0);
+  }
 }
 
 const InputMoments::Sum* InputMoments::find(Role role, LayerId layer, ExpertId expert) const {
@@ -127,6 +130,22 @@ std::vector<float> InputMoments::importance(Role role, LayerId layer, ExpertId e
     importance[j] = static_cast<float>(std::max(values[j] / mean, 1e-6));
   }
   return importance;
+}
+
+std::vector<float> InputMoments::mean_squares(Role role, LayerId layer, ExpertId expert) const {
+  if (is_lookup(role)) return {};
+  const Sum* sum = find(role, layer, expert);
+  if (sum == nullptr || !(sum->weight > 0)) {
+    const bool known = model::traits(role).per_expert && layer_sum(role, layer).weight > 0;
+    const auto shape = model::expected_shape(spec_, role, layer);
+    WINNOW_CHECK(shape.has_value());
+    return known ? std::vector<float>(shape->row_length(), 1.0F) : std::vector<float>();
+  }
+  std::vector<float> means(sum->squares.size());
+  for (std::size_t j = 0; j < means.size(); ++j) {
+    means[j] = static_cast<float>(sum->squares[j] / sum->weight);
+  }
+  return means;
 }
 
 std::uint64_t InputMoments::tokens(Role role, LayerId layer, ExpertId expert) const {

@@ -19,12 +19,20 @@ namespace winnow::compress {
 /// The input that the matrices of a role read; that of the output matrix for the embedding.
 engine::Site site_of(model::Role role);
 
+/// What a token counts among the inputs of an expert.
+enum class RouterWeights : std::uint8_t {
+  kSquared,  ///< what a squared error of the expert costs at the layer's output
+  kIgnored,  ///< one, as in llama.cpp's importance matrices
+};
+
 /// For each input site: sums over tokens of x_j^2, in f64. Expert inputs are weighted with the
 /// square of the token's router weight: an expert's output enters the layer multiplied by it, so
 /// this is what a squared error of its weights costs at the layer's output.
 class InputMoments final : public engine::Observer {
  public:
-  explicit InputMoments(const model::ModelSpec& spec) : spec_(spec) {}
+  explicit InputMoments(const model::ModelSpec& spec,
+                        RouterWeights router_weights = RouterWeights::kSquared)
+      : spec_(spec), router_weights_(router_weights) {}
 
   void on_input(engine::Site site, LayerId layer, tensor::MatrixView<const float> x) override;
   void on_expert_input(engine::Site site, LayerId layer, ExpertId expert,
@@ -43,6 +51,11 @@ class InputMoments final : public engine::Observer {
   /// tokens are drawn towards the layer's, so that no expert is encoded by a handful of tokens.
   std::vector<float> importance(model::Role role, LayerId layer, ExpertId expert) const;
 
+  /// Sums divided by their weight, drawn towards nothing, as llama.cpp's quantiser takes them: ones
+  /// for an expert without tokens beside others that have some. Empty when nothing is known of the
+  /// layer's inputs, and for an embedding that is looked up.
+  std::vector<float> mean_squares(model::Role role, LayerId layer, ExpertId expert) const;
+
   /// Tokens routed to the expert, or read by a matrix that is no expert's.
   std::uint64_t tokens(model::Role role, LayerId layer, ExpertId expert) const;
 
@@ -60,6 +73,7 @@ class InputMoments final : public engine::Observer {
   Sum layer_sum(model::Role role, LayerId layer) const;
 
   model::ModelSpec spec_;
+  RouterWeights router_weights_;
   std::map<Key, Sum> sums_;
 };
 

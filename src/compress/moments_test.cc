@@ -155,6 +155,35 @@ class Importance : public ::testing::Test {
   InputMoments moments_;
 };
 
+TEST_F(Importance, AsLlamaCppTakesItIsTheMeanSquareAndOneWhereAnExpertSawNoToken) {
+  InputMoments plain(tiny("plain").spec(), RouterWeights::kIgnored);
+  for (InputMoments* moments : {&plain, &moments_}) {
+    feed(*moments, 0, 10, 0.5F, column(3, 2.0F));
+    feed(*moments, 0, 30, 0.25F, column(4, 2.0F));
+  }
+  std::vector<float> expected(32, 0.0F);
+  expected[3] = 4.0F * 10 / 40;
+  expected[4] = 4.0F * 30 / 40;
+  EXPECT_EQ(plain.mean_squares(Role::kExpertGateProj, {}, ExpertId{0}), expected);
+  EXPECT_EQ(plain.mean_squares(Role::kExpertUpProj, {}, ExpertId{7}), std::vector<float>(32, 1.0F));
+  EXPECT_EQ(plain.tokens(Role::kExpertUpProj, {}, ExpertId{0}), 40U);
+  // Weights 1/4 and 1/16: 2.5 and 1.875 in all.
+  expected[3] = static_cast<float>(4 * 2.5 / 4.375);
+  expected[4] = static_cast<float>(4 * 1.875 / 4.375);
+  EXPECT_EQ(moments_.mean_squares(Role::kExpertGateProj, {}, ExpertId{0}), expected);
+}
+
+TEST_F(Importance, AsLlamaCppTakesItIsNoneForInputsThatNobodySaw) {
+  feed(moments_, 0, 10, 0.5F, column(3, 2.0F));
+  EXPECT_TRUE(moments_.mean_squares(Role::kExpertDownProj, {}, ExpertId{0}).empty());
+  EXPECT_TRUE(moments_.mean_squares(Role::kExpertGateProj, LayerId{1}, ExpertId{0}).empty());
+  EXPECT_TRUE(moments_.mean_squares(Role::kQueryProj, {}, {}).empty());
+  InputMoments untied(tiny("dense-first").spec());
+  untied.add(Site::kOutputInput, {}, {}, std::vector<double>(32, 5.0), 2, 2);
+  EXPECT_TRUE(untied.mean_squares(Role::kTokenEmbedding, {}, {}).empty());
+  EXPECT_EQ(untied.mean_squares(Role::kOutput, {}, {}), std::vector<float>(32, 2.5F));
+}
+
 TEST_F(Importance, OfAnExpertThatSawNoTokenIsThatOfItsLayer) {
   feed(moments_, 0, 10, 0.5F, column(3, 2.0F));
   feed(moments_, 1, 10, 0.5F, column(4, 2.0F));

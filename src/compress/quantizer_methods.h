@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/transform_choice.h"
 
@@ -22,6 +23,8 @@ struct QuantizerMethod {
   TransformWishes transforms{};
   /// Why a plain GGUF file cannot hold what the method makes, a whole sentence; "" when it can.
   std::string_view refusal{};
+  /// Not kOwn: encoders of this kind take the place of the quantiser, with text and without.
+  EncoderKind encoders = EncoderKind::kOwn;
 };
 
 /// All of them, those that are refused too, the default last.

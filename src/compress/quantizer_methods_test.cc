@@ -68,7 +68,7 @@ TEST_P(EveryCodecMethods, EachLosesLessThanTheOneBeforeOnItsHessian) {
 
 TEST_P(EveryCodecMethods, EachThatIsNotRefusedFillsItsBytesWithFiniteWeights) {
   for (const QuantizerMethod& method : quantizer_methods()) {
-    if (!method.refusal.empty()) continue;
+    if (!method.refusal.empty() || method.encoders != EncoderKind::kOwn) continue;
     const double loss = run(method.name).held_out_loss;
     std::vector<float> decoded(kSize);
     codec.decode(bytes.data(), kSize / codec.block_size, decoded.data());
@@ -87,6 +87,12 @@ TEST_P(EveryCodecMethods, LlmFp4IsImatrixOrBetter) {
     EXPECT_LT(searched, imatrix);
   } else {
     EXPECT_EQ(bytes, start);
+  }
+}
+
+TEST(QuantizerMethods, OnlyStockHasOtherEncoders) {
+  for (const QuantizerMethod& method : quantizer_methods()) {
+    EXPECT_EQ(method.encoders == EncoderKind::kStock, method.name == "stock") << method.name;
   }
 }
 

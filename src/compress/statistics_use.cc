@@ -22,8 +22,12 @@ constexpr DenseSite kDenseSites[] = {{Site::kAttentionInput, "attention_input"},
 
 class Loader {
  public:
-  Loader(const StatisticsFile& statistics, const model::ModelSpec& spec)
-      : statistics_(statistics), spec_(spec), moments_(spec) {}
+  Loader(const StatisticsFile& statistics, const model::ModelSpec& spec,
+         RouterWeights router_weights)
+      : statistics_(statistics),
+        spec_(spec),
+        gated_(router_weights == RouterWeights::kSquared),
+        moments_(spec, router_weights) {}
 
   void add_domain(std::size_t domain, double weight) {
     weight_ = weight;
@@ -35,7 +39,7 @@ class Loader {
       }
       if (spec_.is_moe_layer(LayerId{l})) add_experts(LayerId{l}, prefix);
     }
-    add_dense(Site::kOutputInput, {}, output_prefix(domain) + "output_input");
+    if (gated_) add_dense(Site::kOutputInput, {}, output_prefix(domain) + "output_input");
   }
   InputMoments take() { return std::move(moments_); }
 
@@ -74,20 +78,22 @@ class Loader {
     const std::size_t experts = spec_.moe.num_experts;
     const auto hits = statistics_.counts(prefix + "hits");  // their number has been checked
     const auto gates = read(prefix + "gate_gram", experts * experts);
-    for (const auto& [site, name] : {std::pair(Site::kExpertInput, "gated_expert_input_squares"),
-                                     std::pair(Site::kExpertInner, "gated_expert_inner_squares")}) {
-      const auto squares = read(prefix + name, experts * width(site));
+    for (const auto& [site, name] : {std::pair(Site::kExpertInput, "expert_input_squares"),
+                                     std::pair(Site::kExpertInner, "expert_inner_squares")}) {
+      const auto squares = read(prefix + (gated_ ? "gated_" : "") + name, experts * width(site));
       for (std::uint32_t e = 0; e < experts; ++e) {
         if (hits[e] == 0) continue;
         moments_.add(site, layer, ExpertId{e},
                      std::span<const double>(squares).subspan(e * width(site), width(site)),
-                     gates[e * experts + e], hits[e]);
+                     gated_ ? gates[e * experts + e] : weight_ * static_cast<double>(hits[e]),
+                     hits[e]);
       }
     }
   }
 
   const StatisticsFile& statistics_;
   const model::ModelSpec& spec_;
+  bool gated_;
   InputMoments moments_;
   double weight_ = 1;
 };
@@ -101,8 +107,8 @@ void require(bool condition, const StatisticsFile& statistics) {
 }  // namespace
 
 InputMoments load_moments(const StatisticsFile& statistics, const model::ModelSpec& spec,
-                          const DomainWeight& weight) {
-  Loader loader(statistics, spec);
+                          const DomainWeight& weight, RouterWeights router_weights) {
+  Loader loader(statistics, spec, router_weights);
   for (std::size_t d = 0; d < statistics.header().domains.size(); ++d) {
     const double share = weight(statistics.header().domains[d].name);
     if (share > 0) loader.add_domain(d, share);

@@ -17,10 +17,12 @@ namespace winnow::compress {
 using DomainWeight = std::function<double(const std::string& domain)>;
 
 /// The moments that InputMoments would have collected from the counted sequences, up to the
-/// rounding of f64 sums. Numbers of tokens are not weighted. Throws Error{kBadData} for arrays that
+/// rounding of f64 sums; without router weights only those of matrices in layers, as importance
+/// matrices have them. Numbers of tokens are not weighted. Throws Error{kBadData} for arrays that
 /// are missing or of another size than the model's.
 InputMoments load_moments(const StatisticsFile& statistics, const model::ModelSpec& spec,
-                          const DomainWeight& weight);
+                          const DomainWeight& weight,
+                          RouterWeights router_weights = RouterWeights::kSquared);
 
 /// The held-out sequences, with the domains of the file; no windows when nothing was held out.
 /// Throws Error{kBadData} when lengths and tokens do not agree, or a token is outside the

@@ -25,9 +25,10 @@ class UseOfStatistics : public ::testing::TestWithParam<std::string> {
     file_.emplace(StatisticsFile::open(folder_.path() / "s"));
   }
   /// As collected by a pass of the whole model over the sequences that are not held out.
-  InputMoments collected(std::size_t first, std::size_t last) {
+  InputMoments collected(std::size_t first, std::size_t last,
+                         RouterWeights router_weights = RouterWeights::kSquared) {
     engine::Engine engine(checkpoint_, {1, ""}, log_);
-    InputMoments moments(engine.spec());
+    InputMoments moments(engine.spec(), router_weights);
     for (std::size_t w = first; w < last; ++w) {
       if (w % 9 == 7) continue;
       engine::KvCache cache = engine.make_cache(text_.windows[w].tokens.size());
@@ -67,6 +68,29 @@ class UseOfStatistics : public ::testing::TestWithParam<std::string> {
 TEST_P(UseOfStatistics, GivesTheMomentsOfAPassOfTheWholeModel) {
   const auto all = [](const std::string&) { return 1.0; };
   expect_same(load_moments(*file_, checkpoint_.spec(), all), collected(0, 18));
+}
+
+TEST_P(UseOfStatistics, GivesTheMeanSquaresOfLayersWithoutRouterWeights) {
+  const auto all = [](const std::string&) { return 1.0; };
+  const auto loaded = load_moments(*file_, checkpoint_.spec(), all, RouterWeights::kIgnored);
+  const auto expected = collected(0, 18, RouterWeights::kIgnored);
+  std::size_t compared = 0;
+  checkpoint_.for_each_role([&](Role role, LayerId layer) {
+    if (!model::traits(role).is_matrix) return;
+    for (std::uint32_t e = 0; e < checkpoint_.part_count(role, layer); ++e) {
+      const auto a = loaded.mean_squares(role, layer, ExpertId{e});
+      const auto b = expected.mean_squares(role, layer, ExpertId{e});
+      if (!model::traits(role).per_layer) {
+        EXPECT_TRUE(a.empty());
+        continue;
+      }
+      ASSERT_EQ(a.size(), b.size());
+      // f64 sums in another order: f32 neighbours at most.
+      for (std::size_t j = 0; j < a.size(); ++j) ASSERT_NEAR(a[j], b[j], 0x1p-23F * b[j]);
+      ++compared;
+    }
+  });
+  EXPECT_GT(compared, 10U);
 }
 
 TEST_P(UseOfStatistics, LeavesOutDomainsOfNoWeight) {

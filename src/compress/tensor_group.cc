@@ -3,6 +3,7 @@
 #include "compress/tensor_group.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "model/exporter.h"
@@ -70,7 +71,9 @@ std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint) {
 
 PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& group,
                        const quant::Codec& codec, const InputMoments* moments, os::ThreadPool& pool,
-                       Log& log) {
+                       Log& log, EncoderKind kind) {
+  const quant::EncodeRow encode = find_encoder(codec, kind);
+  WINNOW_CHECK(encode != nullptr);
   const std::size_t parts = checkpoint.part_count(group.role, group.layer);
   const model::TensorRef shape = checkpoint.at(group.role, group.layer);
   const std::size_t row_bytes = shape.cols / codec.block_size * codec.block_bytes;
@@ -86,10 +89,10 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
     std::byte* const begin = result.bytes.data() + part * shape.rows * row_bytes;
     result.parts.push_back({&codec, begin, shape.rows, shape.cols});
     std::vector<double> sums;
-    std::vector<float> importance;
+    const std::vector<float> importance =
+        importance_for(kind, moments, group.role, group.layer, expert);
     if (moments != nullptr) {
       sums = moments->sums(group.role, group.layer, expert);
-      importance = moments->importance(group.role, group.layer, expert);
       tokens += static_cast<double>(moments->tokens(group.role, group.layer, expert));
     }
     for (std::size_t row = 0; row < ref.rows; row += chunk) {
@@ -98,13 +101,17 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
       weights.resize(count * ref.cols);
       checkpoint.read_floats(ref, row, count, weights);
       const std::span<std::byte> out(begin + row * row_bytes, count * row_bytes);
-      model::encode_rows(codec, weights, count, ref.cols, importance, out, pool);
+      model::encode_rows(codec, weights, count, ref.cols, importance, out, pool, encode);
       result.error += weighted_error(weights, {&codec, out.data(), count, ref.cols}, sums, pool);
       if (moments == nullptr) norm += squared_norm(weights);
     }
   }
   const double divisor = moments == nullptr ? norm : tokens;
   if (divisor > 0) result.error /= divisor;
+  if (!std::isfinite(result.error)) {
+    fail_data("{}: the weights of {} are too large for the 16-bit scales of {}",
+              checkpoint.file().name(), group.name(), codec.name);
+  }
   return result;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "compress/encoder_kind.h"
 #include "compress/moments.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
@@ -67,11 +68,12 @@ std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint);
 /// Encodes all matrices of a group with importances from `moments` (null: all columns equal) and
 /// sums the error: over matrices, rows and columns, input square sum x weight error squared, per
 /// calibration token. Without moments it is the error relative to the squared norm of the weights.
-/// Holds the packed group and 16 MiB of decoded weights. Throws as Checkpoint::read_floats, and
-/// Error{kInterrupted}.
+/// Holds the packed group and 16 MiB of decoded weights. The codec has an encoder of `kind`. Throws
+/// as Checkpoint::read_floats, Error{kBadData} when weights are too large for the codec's scales,
+/// and Error{kInterrupted}.
 PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& group,
                        const quant::Codec& codec, const InputMoments* moments, os::ThreadPool& pool,
-                       Log& log);
+                       Log& log, EncoderKind kind = EncoderKind::kOwn);
 
 /// Whether the file holds every matrix of the group in this codec, so that packing changes nothing.
 bool is_stored_as(const model::Checkpoint& checkpoint, const TensorGroup& group,

@@ -5,10 +5,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "compress/testing.h"
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
 #include "model/exporter.h"
+#include "model/test_models.h"
+#include "quant/stock_encoders.h"
 
 namespace winnow::compress {
 namespace {
@@ -155,6 +160,53 @@ TEST_F(PackGroup, BytesAndErrorDoNotDependOnTheThreads) {
   const PackedGroup other = pack_group(checkpoint, group, codec, nullptr, three, log_);
   EXPECT_EQ(one.bytes, other.bytes);
   EXPECT_EQ(one.error, other.error);
+}
+
+TEST_F(PackGroup, WithStocksEncodersGivesThemMeanSquaresAsTheyAre) {
+  const auto checkpoint = tiny("plain");
+  engine::Engine engine(checkpoint, {1, ""}, log_);
+  const InputMoments moments = moments_of(engine, random_windows(2, 40));
+  const auto groups = list_groups(checkpoint);
+  const TensorGroup& group = group_of(groups, Role::kExpertUpProj, LayerId{1});
+  const auto& codec = *quant::find_codec("Q4_1");
+  std::vector<float> row(group.cols);
+  std::vector<std::byte> expected(group.cols / codec.block_size * codec.block_bytes);
+  for (const InputMoments* used : {&moments, static_cast<const InputMoments*>(nullptr)}) {
+    const PackedGroup packed =
+        pack_group(checkpoint, group, codec, used, pool_, log_, EncoderKind::kStock);
+    for (std::uint32_t e = 0; e < group.parts; ++e) {
+      const auto ref = checkpoint.at(group.role, group.layer, ExpertId{e});
+      std::vector<float> means;
+      if (used != nullptr) means = used->mean_squares(group.role, group.layer, ExpertId{e});
+      for (std::size_t r = 0; r < group.rows; ++r) {
+        checkpoint.read_floats(ref, r, 1, row);
+        quant::find_stock_encoder(codec)(row.data(), group.cols / codec.block_size,
+                                         means.empty() ? nullptr : means.data(), expected.data());
+        ASSERT_TRUE(std::equal(expected.begin(), expected.end(), packed.parts[e].row(r)));
+      }
+    }
+    EXPECT_GT(packed.error, 0);
+  }
+}
+
+TEST_F(PackGroup, RefusesWeightsWhoseScalesNoHalfHolds) {
+  const TemporaryFolder folder;
+  model::testing::EditableModel large("attention-bias");  // F32
+  auto& tensor = large.tensor("model.layers.0.self_attn.q_proj.weight");
+  const float weight = 1e9F;
+  std::memcpy(tensor.bytes.data(), &weight, sizeof weight);
+  large.write(folder.path() / "large");
+  const auto checkpoint = model::Checkpoint::open(folder.path() / "large");
+  const auto groups = list_groups(checkpoint);
+  const auto& codec = *quant::find_codec("Q4_0");
+  const std::string error = formats::testing::error_of(
+      [&] {
+        pack_group(checkpoint, group_of(groups, Role::kQueryProj), codec, nullptr, pool_, log_,
+                   EncoderKind::kStock);
+      },
+      ErrorCode::kBadData);
+  EXPECT_NE(error.find("q_proj of layer 0"), std::string::npos) << error;
+  EXPECT_NE(error.find("Q4_0"), std::string::npos) << error;
 }
 
 TEST_F(PackGroup, StopsWhenAsked) {

@@ -92,11 +92,13 @@ inline std::vector<std::string> names_in(const std::filesystem::path& folder) {
 class TestLog final : public Log {
  public:
   explicit TestLog(int calls = -1) : left_(calls) {}
+  void info(std::string_view message) override { messages.emplace_back(message); }
   void warn(std::string_view message) override { warnings.emplace_back(message); }
   bool stop_requested() const override {
     ++asked;
     return left_ >= 0 && left_-- == 0;
   }
+  std::vector<std::string> messages;
   std::vector<std::string> warnings;
   mutable int asked = 0;
 

@@ -223,7 +223,8 @@ void write_part(const Checkpoint& source, const Part& part, formats::ModelWriter
 
 void encode_rows(const quant::Codec& codec, std::span<const float> weights, std::size_t rows,
                  std::size_t cols, std::span<const float> importance, std::span<std::byte> out,
-                 os::ThreadPool& pool) {
+                 os::ThreadPool& pool, quant::EncodeRow encode) {
+  if (encode == nullptr) encode = codec.encode;
   const std::size_t blocks = cols / codec.block_size;
   const std::size_t row_bytes = blocks * codec.block_bytes;
   WINNOW_CHECK(cols % codec.block_size == 0 && weights.size() == rows * cols);
@@ -232,8 +233,8 @@ void encode_rows(const quant::Codec& codec, std::span<const float> weights, std:
   pool.run(parts, [&](std::size_t part, unsigned) {
     const os::Range range = os::split(rows, parts, part);
     for (std::size_t r = range.begin; r < range.end; ++r) {
-      codec.encode(weights.data() + r * cols, blocks,
-                   importance.empty() ? nullptr : importance.data(), out.data() + r * row_bytes);
+      encode(weights.data() + r * cols, blocks, importance.empty() ? nullptr : importance.data(),
+             out.data() + r * row_bytes);
     }
   });
 }

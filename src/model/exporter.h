@@ -14,6 +14,7 @@
 #include "formats/model_file.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
+#include "quant/encode_row.h"
 
 namespace winnow::model {
 
@@ -68,9 +69,10 @@ Bytes planned_bytes(std::span<const ExportTensor> plan);
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log);
 
-/// Encodes `rows` rows of `cols` weights in parallel; `out` has rows * row bytes.
+/// Encodes `rows` rows of `cols` weights in parallel; `out` has rows * row bytes. `encode` stands
+/// for the codec's own encoder where it is not null.
 void encode_rows(const quant::Codec& codec, std::span<const float> weights, std::size_t rows,
                  std::size_t cols, std::span<const float> importance, std::span<std::byte> out,
-                 os::ThreadPool& pool);
+                 os::ThreadPool& pool, quant::EncodeRow encode = nullptr);
 
 }  // namespace winnow::model

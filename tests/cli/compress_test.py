@@ -99,6 +99,18 @@ class TinyModel(CommandTest):
         self.assertEqual({"measured", "predicted_kl", "kl_per_error"} &
                          (set(record) | set(record["groups"][0])), set())
 
+    def test_stocks_encoders_work_without_data_and_with_no_step_of_the_quantiser(self):
+        stock = ("--bits", 7, "--method", "stock")
+        done = self.succeed(*self.arguments(*stock, data=False))
+        self.assertIn("MXFP4", done.stderr)
+        self.assertIn(b"compress --bits 7 --method stock", self.out.read_bytes())
+        first = self.out.read_bytes()
+        self.succeed(*self.arguments("--bits", 7, "--force", data=False))
+        self.assertNotEqual(self.out.read_bytes(), first)
+        self.succeed(*self.arguments(*stock, "--force"))
+        for options in (("--sequential",), ("--transforms", "inner-scales"), ("--steps", "none")):
+            self.refuse(1, [options[0], "stock"], *self.arguments(*stock, "--force", *options))
+
     def test_equal_work_gives_equal_files_wherever_they_are_and_with_any_number_of_threads(self):
         self.succeed(*self.arguments("--bits", 7, "-t", 1))
         first = self.out.read_bytes()

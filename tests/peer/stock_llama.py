@@ -193,6 +193,23 @@ class StockLibrary:
             self.refuse(f"stock llama.cpp does not quantise {source} to {file_type}")
         return b"".join(self._log).decode("utf-8", "replace")
 
+    def quantize_rows(self, kind, rows, block, importance=None):
+        """Bytes of float32 rows [rows, columns] as this library's quantiser makes them.
+        kind: number of the type; block: (weights, bytes) of a block; importance: float32 [columns] or None."""
+        quantize = self._base.ggml_quantize_chunk
+        quantize.restype = ctypes.c_size_t
+        quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+        rows = np.ascontiguousarray(rows, np.float32)
+        packed = np.zeros(rows.size // block[0] * block[1], np.uint8)
+        if importance is not None:
+            importance = np.ascontiguousarray(importance, np.float32)
+        pointer = None if importance is None else importance.ctypes.data
+        written = quantize(kind, rows.ctypes.data, packed.ctypes.data, 0, *rows.shape, pointer)
+        if written != packed.size:
+            raise StockError(f"ggml_quantize_chunk wrote {written} bytes, expected {packed.size}")
+        return packed
+
+
 
 def importance_array(importance):
     """The C array of llama_model_imatrix_data for {name: float32 array}; it keeps the values alive."""

@@ -116,6 +116,11 @@ std::string recorded_quantiser(const Options& options) {
   return text;
 }
 
+/// In the place of a quantiser.
+compress::EncoderKind encoders(const Options& options) {
+  return compress::usable_quantizer_method(options.method).encoders;
+}
+
 /// The command with what decides the output's bytes, without paths.
 std::string recorded_command(const Options& options) {
   std::string command = "compress";
@@ -125,7 +130,11 @@ std::string recorded_command(const Options& options) {
   if (!options.statistics.empty()) {
     command += " --statistics " + model::path_label(options.statistics);
   }
-  if (options.data.empty()) return command;
+  if (options.data.empty()) {
+    return encoders(options) == compress::EncoderKind::kOwn
+               ? command
+               : command + " --method " + options.method;
+  }
   return command + fmt::format(" --tokens {} --context {}", options.tokens, options.context) +
          recorded_quantiser(options) + " --allocation " + options.allocation;
 }
@@ -162,8 +171,10 @@ Text read_text(const Options& options, const model::Checkpoint& checkpoint, Log&
   } else if (!options.statistics.empty()) {
     const auto statistics = compress::StatisticsFile::open(options.statistics);
     statistics.require_model(checkpoint);
-    text.moments = compress::load_moments(statistics, checkpoint.spec(),
-                                          [](const std::string&) { return 1.0; });
+    text.moments = compress::load_moments(
+        statistics, checkpoint.spec(), [](const std::string&) { return 1.0; },
+        encoders(options) == compress::EncoderKind::kStock ? compress::RouterWeights::kIgnored
+                                                           : compress::RouterWeights::kSquared);
     text.probe = compress::held_out_text(statistics, checkpoint.spec().vocab_size);
     if (text.probe->windows.empty()) text.probe.reset();
   }
@@ -196,6 +207,10 @@ compress::TransformWishes transform_wishes(const Options& options) {
   const compress::TransformWishes wishes =
       options.transforms ? compress::wishes_of_names(*options.transforms)
                          : compress::usable_quantizer_method(options.method).transforms;
+  if (encoders(options) != compress::EncoderKind::kOwn && (wishes.any() || options.sequential)) {
+    fail(ErrorCode::kUsage, "--method {} goes with neither --transforms nor --sequential",
+         options.method);
+  }
   const bool changes_norms = wishes.attention_input || wishes.ffn_input;
   if (changes_norms && (options.sequential || options.allocation == "search")) {
     fail(ErrorCode::kUsage,
@@ -238,6 +253,7 @@ void run(const Options& options, Context& context) {
   compress_options.hessians = *compress::find_hessian_scope(options.hessians);
   compress_options.quantizer = quantizer_options(options);
   compress_options.transforms = transform_wishes(options);
+  compress_options.encoders = encoders(options);
   compress_options.allocation = *find_allocation(options.allocation);
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
@@ -282,7 +298,9 @@ Action declare(CLI::App& app) {
        "what `winnow profile` wrote of this model, or an importance matrix of llama.cpp: in the "
        "place of --data; beside it, divergence is measured on its held-out text"},
       options->statistics);
-  add_choice(app, {"--method", "NAME", "how codes and scales are chosen where there is --data"},
+  add_choice(app,
+             {"--method", "NAME",
+              "how codes and scales are chosen where there is --data; stock: wherever"},
              method_names(), options->method);
   std::string steps;
   for (const compress::QuantizerStep& step : compress::quantizer_steps()) {
