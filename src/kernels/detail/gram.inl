@@ -17,28 +17,39 @@ WINNOW_INLINE void add_widened(const float* products, std::size_t count, double*
   for (; j < count; ++j) sums[j] += double{products[j]};
 }
 
-/// products[r][j] = sum_t left[t][r] * rows[t][j] for kGramColumns columns, of which `present` are
-/// read; others are zero.
-template <bool kWhole>
+/// products[r][j] = sum_t left[t][r] * rows[t][j] for kVectors vectors of columns; of the last, the
+/// first `present` are read and the others zero.
+template <std::size_t kVectors>
 WINNOW_INLINE void gram_tile(const float* left, const float* const* rows, std::size_t count,
                              std::size_t column, std::size_t present,
                              float (*products)[kGramColumns]) {
-  const std::size_t first = present < kLanes ? present : kLanes;
-  Floats sums[kGramRows][2];
-  for (auto& row : sums) row[0] = row[1] = broadcast(0.0F);
+  Floats sums[kGramRows][kVectors];
+  for (auto& row : sums) {
+    for (Floats& sum : row) sum = broadcast(0.0F);
+  }
   for (std::size_t t = 0; t < count; ++t, left += kGramRows) {
     const float* const x = rows[t] + column;
-    const Floats low = kWhole ? load(x) : load_first(x, first);
-    const Floats high = kWhole ? load(x + kLanes) : load_first(x + first, present - first);
+    Floats columns[kVectors];
+    for (std::size_t v = 0; v + 1 < kVectors; ++v) columns[v] = load(x + v * kLanes);
+    columns[kVectors - 1] = present == kLanes ? load(x + (kVectors - 1) * kLanes)
+                                              : load_first(x + (kVectors - 1) * kLanes, present);
     for (std::size_t r = 0; r < kGramRows; ++r) {
       const Floats value = broadcast(left[r]);
-      sums[r][0] = fma(value, low, sums[r][0]);
-      sums[r][1] = fma(value, high, sums[r][1]);
+      for (std::size_t v = 0; v < kVectors; ++v) sums[r][v] = fma(value, columns[v], sums[r][v]);
     }
   }
   for (std::size_t r = 0; r < kGramRows; ++r) {
-    store(products[r], sums[r][0]);
-    store(products[r] + kLanes, sums[r][1]);
+    for (std::size_t v = 0; v < kVectors; ++v) store(products[r] + v * kLanes, sums[r][v]);
+  }
+}
+
+/// left[t][r] = weight of t * rows[t][first + r]; zeros from `height` on.
+WINNOW_INLINE void pack_left(const float* const* rows, const float* weights, std::size_t count,
+                             std::size_t first, std::size_t height, float* left) {
+  static_assert(kGramRows <= kLanes);
+  for (std::size_t t = 0; t < count; ++t) {
+    const Floats weight = broadcast(weights == nullptr ? 1.0F : weights[t]);
+    store_first(left + t * kGramRows, mul(weight, load_first(rows[t] + first, height)), kGramRows);
   }
 }
 
@@ -48,23 +59,17 @@ void add_gram(const float* const* rows, const float* weights, std::size_t count,
   float products[kGramRows][kGramColumns];
   for (std::size_t i0 = begin; i0 < end; i0 += kGramRows) {
     const std::size_t height = std::min(kGramRows, end - i0);
-    for (std::size_t t = 0; t < count; ++t) {
-      const float weight = weights == nullptr ? 1.0F : weights[t];
-      float* const values = left + t * kGramRows;
-      for (std::size_t r = 0; r < height; ++r) values[r] = weight * rows[t][i0 + r];
-      for (std::size_t r = height; r < kGramRows; ++r) values[r] = 0.0F;
-    }
+    pack_left(rows, weights, count, i0, height, left);
     for (std::size_t j0 = 0; j0 < i0 + height; j0 += kGramColumns) {
-      const std::size_t present = i0 + height - j0;
-      if (present >= kGramColumns) {
-        gram_tile<true>(left, rows, count, j0, kGramColumns, products);
+      const std::size_t present = std::min(i0 + height - j0, kGramColumns);
+      if (present > kLanes) {
+        gram_tile<2>(left, rows, count, j0, present - kLanes, products);
       } else {
-        gram_tile<false>(left, rows, count, j0, present, products);
+        gram_tile<1>(left, rows, count, j0, present, products);
       }
-      for (std::size_t r = 0; r < height; ++r) {
-        const std::size_t i = i0 + r;
-        if (i < j0) continue;
-        add_widened(products[r], std::min(kGramColumns, i + 1 - j0), sums + i * (i + 1) / 2 + j0);
+      for (std::size_t i = std::max(i0, j0); i < i0 + height; ++i) {
+        add_widened(products[i - i0], std::min(kGramColumns, i + 1 - j0),
+                    sums + i * (i + 1) / 2 + j0);
       }
     }
   }
