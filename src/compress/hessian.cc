@@ -21,12 +21,36 @@ void require_weights(std::span<const float> weights) {
   }
 }
 
+/// A row's sum of squares is finite only if its values are: it is the quick look.
+void require_finite(tensor::MatrixView<const float> x, os::ThreadPool& pool,
+                    const kernels::Kernels& kernels) {
+  const std::size_t parts = std::min<std::size_t>(x.rows, pool.size());
+  std::vector<std::size_t> first_suspect(parts, x.rows);
+  pool.run(parts, [&](std::size_t part, unsigned) {
+    const os::Range range = os::split(x.rows, parts, part);
+    for (std::size_t t = range.begin; t < range.end; ++t) {
+      const float* const row = x.row(t).data();
+      if (std::isfinite(kernels.dot(row, row, x.cols))) continue;
+      first_suspect[part] = t;
+      return;
+    }
+  });
+  const auto first = std::min_element(first_suspect.begin(), first_suspect.end());
+  for (std::size_t t = first == first_suspect.end() ? x.rows : *first; t < x.rows; ++t) {
+    const auto row = x.row(t);
+    if (std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) continue;
+    fail_data("an activation is not finite (row {} of {}); the model or its file is damaged", t,
+              x.rows);
+  }
+}
+
 }  // namespace
 
 void Hessian::add(tensor::MatrixView<const float> x, std::span<const float> weights,
                   os::ThreadPool& pool, const kernels::Kernels& kernels) {
   constexpr std::size_t kStretch = kernels::kGramTokens;
   WINNOW_CHECK(x.cols == size_ && (weights.empty() || weights.size() == x.rows));
+  require_finite(x, pool, kernels);
   require_weights(weights);
   std::vector<const float*> rows(x.rows);
   for (std::size_t t = 0; t < x.rows; ++t) rows[t] = x.row(t).data();
@@ -39,7 +63,6 @@ void Hessian::add(tensor::MatrixView<const float> x, std::span<const float> weig
                        std::min(kStretch, x.rows - first), begin, end, values_.data());
     }
   });
-  require_finite(x);
   tokens_ += static_cast<double>(x.rows);
   if (weights.empty()) weight_ += static_cast<double>(x.rows);
   for (const float w : weights) weight_ += w;
@@ -48,21 +71,6 @@ void Hessian::add(tensor::MatrixView<const float> x, std::span<const float> weig
 void Hessian::add(tensor::MatrixView<const float> x, std::span<const float> weights,
                   os::ThreadPool& pool) {
   add(x, weights, pool, kernels::select_kernels("scalar", os::CpuFeatures{}));
-}
-
-/// One value of x that is not finite makes its square on the diagonal so: looking there first is
-/// a look at `size` numbers, not at all of x.
-void Hessian::require_finite(tensor::MatrixView<const float> x) const {
-  bool finite = true;
-  for (std::size_t j = 0; j < size_; ++j) finite = finite && std::isfinite(values_[packed(j, j)]);
-  if (finite) return;
-  for (std::size_t t = 0; t < x.rows; ++t) {
-    const auto row = x.row(t);
-    if (std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) continue;
-    fail_data("an activation is not finite (row {} of {}); the model or its file is damaged", t,
-              x.rows);
-  }
-  fail_data("activations are so large that their squares overflow; the model is damaged");
 }
 
 void Hessian::add(const Hessian& other, double factor) {
