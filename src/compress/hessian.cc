@@ -6,69 +6,71 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "compress/linear_algebra.h"
 
 namespace winnow::compress {
 namespace {
 
-constexpr std::size_t kStretch = 64;  // tokens whose products are summed in f32
-constexpr std::size_t kTile = 64;     // rows and columns of H per item of work
+// Rows of H per item of work: short enough to share out, and a multiple of what kernels take at a
+// time.
+constexpr std::size_t kPanel = 24;
 
-void require_finite(tensor::MatrixView<const float> x, std::span<const float> weights) {
-  for (std::size_t t = 0; t < x.rows; ++t) {
+void require_weights(std::span<const float> weights) {
+  for (std::size_t t = 0; t < weights.size(); ++t) {
+    if (weights[t] >= 0 && std::isfinite(weights[t])) continue;
+    fail_data("the weight of token {} is {}; expected a finite number of 0 or more", t, weights[t]);
+  }
+}
+
+/// A row's sum of squares is finite only if its values are: it is the quick look.
+void require_finite(tensor::MatrixView<const float> x, os::ThreadPool& pool,
+                    const kernels::Kernels& kernels) {
+  const std::size_t parts = std::min<std::size_t>(x.rows, pool.size());
+  std::vector<std::size_t> first_suspect(parts, x.rows);
+  pool.run(parts, [&](std::size_t part, unsigned) {
+    const os::Range range = os::split(x.rows, parts, part);
+    for (std::size_t t = range.begin; t < range.end; ++t) {
+      const float* const row = x.row(t).data();
+      if (std::isfinite(kernels.dot(row, row, x.cols))) continue;
+      first_suspect[part] = t;
+      return;
+    }
+  });
+  const auto first = std::min_element(first_suspect.begin(), first_suspect.end());
+  for (std::size_t t = first == first_suspect.end() ? x.rows : *first; t < x.rows; ++t) {
     const auto row = x.row(t);
-    if (!std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) {
-      fail_data("an activation is not finite (row {} of {}); the model or its file is damaged", t,
-                x.rows);
-    }
-    if (!weights.empty() && !(weights[t] >= 0 && std::isfinite(weights[t]))) {
-      fail_data("the weight of token {} is {}; expected a finite number of 0 or more", t,
-                weights[t]);
-    }
+    if (std::all_of(row.begin(), row.end(), [](float v) { return std::isfinite(v); })) continue;
+    fail_data("an activation is not finite (row {} of {}); the model or its file is damaged", t,
+              x.rows);
   }
 }
 
 }  // namespace
 
 void Hessian::add(tensor::MatrixView<const float> x, std::span<const float> weights,
-                  os::ThreadPool& pool) {
+                  os::ThreadPool& pool, const kernels::Kernels& kernels) {
+  constexpr std::size_t kStretch = kernels::kGramTokens;
   WINNOW_CHECK(x.cols == size_ && (weights.empty() || weights.size() == x.rows));
-  require_finite(x, weights);
-  for (std::size_t first = 0; first < x.rows; first += kStretch) {
-    const std::size_t count = std::min(kStretch, x.rows - first);
-    add_stretch(x.rows_from(first, count),
-                weights.empty() ? weights : weights.subspan(first, count), pool);
-  }
+  require_finite(x, pool, kernels);
+  require_weights(weights);
+  std::vector<const float*> rows(x.rows);
+  for (std::size_t t = 0; t < x.rows; ++t) rows[t] = x.row(t).data();
+  const std::size_t panels = (size_ + kPanel - 1) / kPanel;
+  pool.run(panels, [&](std::size_t item, unsigned) {
+    const std::size_t begin = (panels - 1 - item) * kPanel;  // the longest rows first
+    const std::size_t end = std::min(begin + kPanel, size_);
+    for (std::size_t first = 0; first < x.rows; first += kStretch) {
+      kernels.add_gram(&rows[first], weights.empty() ? nullptr : &weights[first],
+                       std::min(kStretch, x.rows - first), begin, end, values_.data());
+    }
+  });
   tokens_ += static_cast<double>(x.rows);
   if (weights.empty()) weight_ += static_cast<double>(x.rows);
   for (const float w : weights) weight_ += w;
 }
 
-void Hessian::add_stretch(tensor::MatrixView<const float> x, std::span<const float> weights,
-                          os::ThreadPool& pool) {
-  tensor::Matrix<float> weighted(x.rows, size_);
-  for (std::size_t t = 0; t < x.rows; ++t) {
-    const float w = weights.empty() ? 1.0F : weights[t];
-    for (std::size_t j = 0; j < size_; ++j) weighted.row(t)[j] = w * x.row(t)[j];
-  }
-  const std::size_t tiles = (size_ + kTile - 1) / kTile;
-  pool.run(tiles * (tiles + 1) / 2, [&](std::size_t item, unsigned) {
-    std::size_t row = 0;
-    while ((row + 1) * (row + 2) / 2 <= item) ++row;
-    const std::size_t i0 = row * kTile;
-    const std::size_t j0 = (item - row * (row + 1) / 2) * kTile;
-    const std::size_t rows = std::min(kTile, size_ - i0);
-    const std::size_t cols = std::min(kTile, size_ - j0);
-    float buffer[kTile * kTile];
-    const MutableMatrix products{buffer, rows, cols, kTile};
-    transposed_product({x.data + i0, x.rows, rows, x.row_stride},
-                       {weighted.flat().data() + j0, x.rows, cols, size_}, products);
-    for (std::size_t i = 0; i < rows; ++i) {
-      double* const out = values_.data() + packed(i0 + i, j0);
-      const std::size_t count = std::min(cols, i0 + i + 1 - j0);
-      for (std::size_t j = 0; j < count; ++j) out[j] += double{products.row(i)[j]};
-    }
-  });
+void Hessian::add(tensor::MatrixView<const float> x, std::span<const float> weights,
+                  os::ThreadPool& pool) {
+  add(x, weights, pool, kernels::select_kernels("scalar", os::CpuFeatures{}));
 }
 
 void Hessian::add(const Hessian& other, double factor) {

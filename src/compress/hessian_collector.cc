@@ -16,7 +16,7 @@ Hessian& HessianCollector::sums_of(const Key& key, std::size_t size) {
 void HessianCollector::on_input(engine::Site site, LayerId layer,
                                 tensor::MatrixView<const float> x) {
   if (!wanted_(site, layer, ExpertId{})) return;
-  sums_of({site, index(layer), 0}, x.cols).add(x, {}, pool_);
+  sums_of({site, index(layer), 0}, x.cols).add(x, {}, pool_, kernels_);
 }
 
 void HessianCollector::on_expert_input(engine::Site site, LayerId layer, ExpertId expert,
@@ -26,7 +26,7 @@ void HessianCollector::on_expert_input(engine::Site site, LayerId layer, ExpertI
   std::vector<float> squares(weights.begin(), weights.end());
   for (float& w : squares) w *= w;
   const std::uint32_t part = experts_ == Experts::kEach ? index(expert) : 0;
-  sums_of({site, index(layer), part}, x.cols).add(x, squares, pool_);
+  sums_of({site, index(layer), part}, x.cols).add(x, squares, pool_, kernels_);
 }
 
 const Hessian* HessianCollector::find(engine::Site site, LayerId layer, ExpertId expert) const {

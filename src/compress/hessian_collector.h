@@ -7,9 +7,11 @@
 #include <functional>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "compress/hessian.h"
 #include "engine/observer.h"
+#include "kernels/kernels.h"
 #include "model/roles.h"
 #include "os/thread_pool.h"
 
@@ -26,9 +28,14 @@ class HessianCollector final : public engine::Observer {
   using Wanted = std::function<bool(engine::Site, LayerId, ExpertId)>;
 
   /// `pool` computes the sums; it must be idle while the engine calls the observer, as the
-  /// engine's own is.
-  HessianCollector(os::ThreadPool& pool, Wanted wanted, Experts experts = Experts::kEach)
-      : pool_(pool), wanted_(std::move(wanted)), experts_(experts) {}
+  /// engine's own is. kernels: borrowed; null: the reference.
+  HessianCollector(os::ThreadPool& pool, Wanted wanted, Experts experts = Experts::kEach,
+                   const kernels::Kernels* kernels = nullptr)
+      : pool_(pool),
+        wanted_(std::move(wanted)),
+        experts_(experts),
+        kernels_(kernels != nullptr ? *kernels
+                                    : kernels::select_kernels("scalar", os::CpuFeatures{})) {}
 
   void on_input(engine::Site site, LayerId layer, tensor::MatrixView<const float> x) override;
   void on_expert_input(engine::Site site, LayerId layer, ExpertId expert,
@@ -51,6 +58,7 @@ class HessianCollector final : public engine::Observer {
   os::ThreadPool& pool_;
   Wanted wanted_;
   Experts experts_;
+  const kernels::Kernels& kernels_;
   std::map<Key, Hessian> sums_;
 };
 

@@ -108,10 +108,13 @@ Sums LayerVisit::collect(std::span<const Site> dense, ExpertRange experts) {
   const auto of_experts = options_.scope == HessianScope::kLayer
                               ? HessianCollector::Experts::kTogether
                               : HessianCollector::Experts::kEach;
-  Sums sums{HessianCollector(runner_.pool(), wanted, of_experts), std::nullopt};
+  const auto make = [&] {
+    return HessianCollector(runner_.pool(), wanted, of_experts, &runner_.kernels());
+  };
+  Sums sums{make(), std::nullopt};
   text_.calibration.observe(runner_, sums.calibration, log_);
   if (text_.held_out != nullptr) {
-    sums.held_out.emplace(runner_.pool(), wanted, of_experts);
+    sums.held_out.emplace(make());
     text_.held_out->observe(runner_, *sums.held_out, log_);
   }
   return sums;
@@ -217,11 +220,12 @@ void visit_layer_hessians(engine::LayerRunner& runner, const model::ModelSpec& s
 void visit_output_hessian(engine::LayerRunner& runner, const model::ModelSpec& spec,
                           const CalibrationStreams& text, Log& log, const HessianVisitor& visit) {
   const auto all = [](Site, LayerId, ExpertId) { return true; };
-  HessianCollector seen(runner.pool(), all);
+  constexpr auto kEach = HessianCollector::Experts::kEach;
+  HessianCollector seen(runner.pool(), all, kEach, &runner.kernels());
   text.calibration.observe_output(runner, seen, log);
   std::optional<Hessian> judged;
   if (text.held_out != nullptr) {
-    HessianCollector held_out(runner.pool(), all);
+    HessianCollector held_out(runner.pool(), all, kEach, &runner.kernels());
     text.held_out->observe_output(runner, held_out, log);
     judged = held_out.layer_sum(Site::kOutputInput, {}, spec.hidden_size);
   }

@@ -37,9 +37,9 @@ void Teacher::add_logits(tensor::MatrixView<const float> logits) {
       top_log_probs.push_back(static_cast<float>(double{row[static_cast<std::size_t>(*at)]} - all));
     }
     double rest = 0;
-    std::sort(end, order.end());  // nth_element leaves an order that the library decides
-    for (auto at = end; at != order.end(); ++at) {
-      rest += std::exp(double{row[static_cast<std::size_t>(*at)]} - all);
+    const std::int32_t last = *(end - 1);  // the least likely of the top
+    for (std::int32_t id = 0; static_cast<std::size_t>(id) < row.size(); ++id) {
+      if (likelier(last, id)) rest += std::exp(double{row[static_cast<std::size_t>(id)]} - all);
     }
     rest_mass.push_back(static_cast<float>(rest));
   }

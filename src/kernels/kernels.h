@@ -36,6 +36,9 @@ using MatMulFloats = void (*)(const quant::PackedMatrix& w, std::size_t first_ro
 /// Interleaved sums of wide_dots.
 inline constexpr std::size_t kDotChains = 8;
 
+/// Most rows of one call of add_gram.
+inline constexpr std::size_t kGramTokens = 64;
+
 /// All functions are reentrant, neither throw nor allocate; spans do not overlap unless said.
 struct Kernels {
   std::string_view isa;  ///< one of isa_names()
@@ -116,6 +119,18 @@ struct Kernels {
   /// The sum (mod 2^64) of the 64-bit words of `data`, read as fast as the ISA's loads can; `size`
   /// is a multiple of 1024. See measure_read_rate.
   std::uint64_t (*read_probe)(const std::byte* data, std::size_t size) noexcept;
+
+  /// Adds sum_t w_t x_t x_t^T to a Gram matrix: sums holds its lower triangle row after row, entry
+  /// (i, j <= i) at i (i + 1) / 2 + j; rows [begin, end) of it change. rows: `count` <= kGramTokens
+  /// pointers to the x_t, of which the first `end` values are read; weights: [count], or null for
+  /// all ones. Products (w x_i) x_j are summed over t in f32, one after the other, and the sum is
+  /// added in f64: the result depends on neither begin nor end.
+  void (*add_gram)(const float* const* rows, const float* weights, std::size_t count,
+                   std::size_t begin, std::size_t end, double* sums) noexcept;
+
+  /// Runs the ISA's f32 multiply-add on registers, in proportion to `steps`, and returns how many
+  /// operations that was (two per multiply-add).
+  std::uint64_t (*float_probe)(std::uint64_t steps) noexcept;
 };
 
 /// Bytes of scratch memory that one thread needs to multiply with `w`.

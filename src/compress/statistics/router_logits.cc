@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums and Gram matrix of the router logits: cosines and covariances of experts' logits follow from
 // them (M-SMoE groups experts by these, arXiv:2310.01334).
+#include <algorithm>
+#include <array>
 #include <vector>
 
-#include "compress/expert_columns.h"
 #include "compress/statistic.h"
 
 namespace winnow::compress {
@@ -21,34 +22,47 @@ class RouterLogits final : public StatisticCollector {
 
   void on_routing(tensor::MatrixView<const float> logits,
                   const engine::RoutingView& /*routing*/) override {
-    const std::size_t tokens = logits.rows;
-    transposed_.resize(experts_ * tokens);
-    for (std::size_t t = 0; t < tokens; ++t) {
-      for (std::size_t e = 0; e < experts_; ++e) {
-        transposed_[e * tokens + t] = double{logits.row(t)[e]};
-        sums_[e] += double{logits.row(t)[e]};
-      }
-    }
     const std::size_t parts = std::min<std::size_t>(experts_, std::size_t{pool_.size()} * 4);
     pool_.run(parts, [&](std::size_t part, unsigned) {
-      const os::Range range = os::split(experts_, parts, part);
-      for_row_stretches(
-          {0, tokens}, experts_, [&](std::size_t t) { return logits.row(t).data(); },
-          [&](const float* const* rows, std::size_t first, std::size_t count) {
-            for (std::size_t e = range.begin; e < range.end; ++e) {
-              kernels_.column_products(rows, &transposed_[e * tokens + first], count, experts_,
-                                       &gram_[e * experts_]);
-            }
-          });
+      add_experts(os::split(experts_, parts, part), logits);
     });
+    for (std::size_t e = 0; e < experts_; ++e) {  // the same products, added in the same order
+      for (std::size_t other = 0; other < e; ++other) {
+        gram_[other * experts_ + e] = gram_[e * experts_ + other];
+      }
+    }
   }
 
  private:
+  /// Rows of the Gram matrix up to the diagonal, and sums, over stretches of tokens that stay in
+  /// the first cache.
+  void add_experts(os::Range experts, tensor::MatrixView<const float> logits) {
+    constexpr std::size_t kTokens = 64;
+    constexpr std::size_t kLanes = 16;  // of the widest vectors; columns beyond go one by one
+    static constexpr auto kOnes = [] {
+      std::array<double, kTokens> ones{};
+      ones.fill(1.0);
+      return ones;
+    }();
+    std::vector<double> weights(kTokens);
+    const float* rows[kTokens];
+    for (std::size_t first = 0; first < logits.rows; first += kTokens) {
+      const std::size_t count = std::min(kTokens, logits.rows - first);
+      for (std::size_t t = 0; t < count; ++t) rows[t] = logits.row(first + t).data();
+      for (std::size_t e = experts.begin; e < experts.end; ++e) {
+        for (std::size_t t = 0; t < count; ++t) weights[t] = double{rows[t][e]};
+        const std::size_t columns = std::min<std::size_t>(experts_, (e / kLanes + 1) * kLanes);
+        kernels_.column_products(rows, weights.data(), count, columns, &gram_[e * experts_]);
+      }
+      for (std::size_t t = 0; t < count; ++t) rows[t] += experts.begin;
+      kernels_.column_products(rows, kOnes.data(), count, experts.size(), &sums_[experts.begin]);
+    }
+  }
+
   const kernels::Kernels& kernels_;
   os::ThreadPool& pool_;
   std::uint64_t experts_;
   std::span<double> sums_, gram_;
-  std::vector<double> transposed_;  // logits [num_experts, tokens]
 };
 
 std::unique_ptr<StatisticCollector> make(const LayerContext& context) {

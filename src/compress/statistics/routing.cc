@@ -3,7 +3,7 @@
 // How the router uses the experts: hits, applied weights, who is chosen together, and how far the
 // weights of a token's choices lie apart.
 #include <algorithm>
-#include <cmath>
+#include <vector>
 
 #include "compress/statistic.h"
 
@@ -16,20 +16,11 @@ std::size_t bin_of(double share) {
   return static_cast<std::size_t>(std::clamp(share * kBins, 0.0, kBins - 1.0));
 }
 
-/// Softmax mass of the chosen experts, before any renormalisation.
-double chosen_mass(std::span<const float> logits, std::span<const ExpertId> chosen) {
-  const double highest = *std::max_element(logits.begin(), logits.end());
-  double all = 0;
-  double mass = 0;
-  for (const float logit : logits) all += std::exp(double{logit} - highest);
-  for (const ExpertId expert : chosen) mass += std::exp(double{logits[index(expert)]} - highest);
-  return mass / all;
-}
-
 class Routing final : public StatisticCollector {
  public:
   explicit Routing(const LayerContext& context)
-      : experts_(context.spec.moe.num_experts),
+      : kernels_(context.kernels),
+        experts_(context.spec.moe.num_experts),
         tokens_(context.sums.add_count("tokens", {1})),
         hits_(context.sums.add_count("hits", {experts_})),
         half_hits_(context.sums.add_count("half_hits", {2, experts_})),
@@ -53,6 +44,15 @@ class Routing final : public StatisticCollector {
   }
 
  private:
+  /// Softmax mass of the chosen experts, before any renormalisation.
+  double chosen_mass(std::span<const float> logits, std::span<const ExpertId> chosen) {
+    shares_.assign(logits.begin(), logits.end());
+    kernels_.softmax(shares_.data(), shares_.size());
+    double mass = 0;
+    for (const ExpertId expert : chosen) mass += double{shares_[index(expert)]};
+    return mass;
+  }
+
   void add_ratios(std::span<const float> logits, std::span<const ExpertId> chosen,
                   std::span<const float> weights) {
     ++ratios_[bin_of(chosen_mass(logits, chosen))];
@@ -75,12 +75,14 @@ class Routing final : public StatisticCollector {
     }
   }
 
+  const kernels::Kernels& kernels_;
   std::uint64_t experts_;
   std::span<const std::uint32_t> windows_;
   std::span<std::uint64_t> tokens_, hits_, half_hits_;
   std::span<double> weights_;
   std::span<std::uint64_t> ratios_, coactivation_;
   std::span<double> gram_;
+  std::vector<float> shares_;  // of one token, [num_experts]
 };
 
 std::unique_ptr<StatisticCollector> make(const LayerContext& context) {

@@ -36,6 +36,9 @@ inline constexpr std::size_t kLanes = 16;
 inline constexpr std::size_t kTileRows = 4;
 inline constexpr std::size_t kTileTokens = 4;
 
+// Rows of a Gram matrix summed together: 12 x 2 vectors of sums and two of columns fit 32 registers.
+inline constexpr std::size_t kGramRows = 12;
+
 // Rows (in vectors) and tokens of codes multiplied together. Q8_0 and Q4_0 with 64 tokens on one
 // thread of a Zen 5 server: 3 x 4 gave 513 and 537 GOP/s, 2 x 4 461 and 490, 2 x 6 459 and 482, 2 x
 // 8 456 and 467, 4 x 3 330 and 340 (its sums leave the registers).

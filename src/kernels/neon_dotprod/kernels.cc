@@ -19,6 +19,7 @@ WINNOW_BEGIN_TARGET(WINNOW_TARGET_NEON_DOTPROD)
 namespace winnow::kernels::neon_dotprod {
 
 #include "kernels/detail/attention.inl"
+#include "kernels/detail/float_probe.inl"
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"
