@@ -18,9 +18,10 @@ sys.path.insert(0, str(HERE))
 from pmq_numpy import Pmq  # noqa: E402
 
 START = 271
-# Activations in float32 with chains of some hundred roundings each, against float64; a change of an output is a small
-# difference of two, and its norm is squared.
-TOLERANCE = 1e-3
+# The program runs rounded weights with int8 activations: steps of 1/127 of the largest of 32 values, so errors of about
+# 0.6 % of an output beside some 6 % by weights of 4 to 5 bits. A hundredth of the square, and as much for their product,
+# which does not cancel wholly over a few hundred values an expert. Measured: at most 1.0 %.
+TOLERANCE = 0.03
 
 
 class Damages(unittest.TestCase):
@@ -38,7 +39,7 @@ class Damages(unittest.TestCase):
 
     def record_of(self, model):
         self.winnow("compress", model, "-o", self.folder / "out.gguf", "--data", self.folder / "text.txt", "--bits",
-                    6.5, "--allocation", "pmq", "--force", "--report", self.folder)
+                    4.9, "--allocation", "pmq", "--force", "--report", self.folder)
         return json.loads((self.folder / "compress.json").read_text())
 
     def rounded(self, model, codec):
