@@ -58,6 +58,7 @@ struct CompressOptions {
   Json run;
 };
 
+// NOLINTNEXTLINE(bugprone-exception-escape): moving Json asserts what a sound value always holds
 struct CompressResult {
   std::vector<TensorGroup> groups;
   std::uint64_t num_parameters = 0;

@@ -222,7 +222,7 @@ ExpertErrors pmq_errors(const AllocationContext& context) {
     batch_tokens = std::min<std::size_t>(batch_tokens, context.memory.sweep_states->value / token);
   }
   const WindowBatches batches(some.windows, std::max<std::size_t>(batch_tokens, 1));
-  const ExpertErrors errors =
+  ExpertErrors errors =
       measure_expert_errors(context.tools, context.groups, context.packer, batches, states);
   Json json = to_json(errors, context.groups);
   json["tokens"] = context.options.pmq.tokens;
