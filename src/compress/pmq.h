@@ -25,8 +25,9 @@ struct PmqOptions {
   double alpha = 1;   ///< of the activation frequency phi; >= 0
   double beta = 1.5;  ///< of the mean router weight w; >= 0
   double gamma = 2;   ///< of the output error eps; > 0
-  /// Tokens of the calibration text that phi, w and eps are measured on.
-  std::uint64_t tokens = 4096;
+  /// Tokens of the calibration text that phi, w and eps are measured on. All experts of a layer run
+  /// for each codec; so many are one batch, for which the original's outputs are kept meanwhile.
+  std::uint64_t tokens = 2048;
 };
 
 /// Sum over the experts of a group of phi^alpha w^beta eps^gamma. norms: eps of each expert when
