@@ -84,7 +84,7 @@ double finest_error(const TensorGroup& group) {
 /// On the text that PMQ's facts are measured on.
 InputMoments measure_moments(const AllocationContext& context) {
   const metrics::WindowSet text = pmq_text(context);
-  const WindowBatches batches(text.windows, context.memory.batch_tokens);
+  const WindowBatches batches(text.windows, MemoryPlan::kBatchTokens);
   const auto states = context.memory.sweep_states ? context.tools.folder / "states-experts"
                                                   : std::filesystem::path();
   return collect_moments(context.tools.runner, context.tools.source.spec(), batches, states,

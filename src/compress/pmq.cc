@@ -212,16 +212,9 @@ ExpertErrors pmq_errors(const AllocationContext& context) {
   const auto path = context.tools.folder / kErrorsFile;
   if (auto kept = read_errors(path, context)) return *std::move(kept);
   const metrics::WindowSet some = pmq_text(context);
-  const model::ModelSpec& spec = context.tools.source.spec();
-  std::size_t batch_tokens = context.memory.batch_tokens;
-  std::filesystem::path states;
-  if (context.memory.sweep_states) {
-    states = context.tools.folder / "states-experts";
-    const std::uint64_t token =
-        std::uint64_t{std::max(spec.moe.top_k, 1U)} * spec.hidden_size * sizeof(float);
-    batch_tokens = std::min<std::size_t>(batch_tokens, context.memory.sweep_states->value / token);
-  }
-  const WindowBatches batches(some.windows, std::max<std::size_t>(batch_tokens, 1));
+  const WindowBatches batches(some.windows, MemoryPlan::kBatchTokens);
+  const auto states = context.memory.sweep_states ? context.tools.folder / "states-experts"
+                                                  : std::filesystem::path();
   ExpertErrors errors =
       measure_expert_errors(context.tools, context.groups, context.packer, batches, states);
   Json json = to_json(errors, context.groups);

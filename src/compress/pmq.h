@@ -25,8 +25,8 @@ struct PmqOptions {
   double alpha = 1;   ///< of the activation frequency phi; >= 0
   double beta = 1.5;  ///< of the mean router weight w; >= 0
   double gamma = 2;   ///< of the output error eps; > 0
-  /// Tokens of the calibration text that phi, w and eps are measured on. All experts of a layer run
-  /// for each codec; so many are one batch, for which the original's outputs are kept meanwhile.
+  /// Tokens of the calibration text that phi, w and eps are measured on. The experts of a layer run
+  /// on them once for each codec.
   std::uint64_t tokens = 2048;
 };
 
