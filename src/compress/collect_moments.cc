@@ -2,18 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress/collect_moments.h"
 
-#include "compress/memory_plan.h"
-#include "compress/window_stream.h"
-
 namespace winnow::compress {
 
 InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec& spec,
-                             const metrics::WindowSet& text, const std::filesystem::path& folder,
+                             const WindowBatches& text, const std::filesystem::path& states,
                              EncoderKind encoders, Log& log) {
   const bool stock = encoders == EncoderKind::kStock;
   InputMoments moments(spec, stock ? RouterWeights::kIgnored : RouterWeights::kSquared);
-  const WindowBatches batches(text.windows, MemoryPlan::kBatchTokens);
-  WindowStream stream(batches, spec.hidden_size, folder);
+  WindowStream stream(text, spec.hidden_size, states);
   stream.embed(runner, nullptr, log);
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
     runner.load(LayerId{layer});

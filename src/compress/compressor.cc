@@ -13,8 +13,8 @@
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
-#include "compress/knapsack.h"
 #include "compress/memory_plan.h"
+#include "compress/mix_measurer.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
 #include "model/exporter.h"
@@ -63,15 +63,12 @@ class Compressor {
     return text_ && !text_->calibration.windows.empty() &&
            options_.hessians != HessianScope::kDiagonal && options_.encoders == EncoderKind::kOwn;
   }
-  std::unique_ptr<GroupPacker> make_packer(PartialOutput& partial);
+  std::unique_ptr<GroupPacker> make_packer(const PackerContext& context);
   void measure_noise(PartialOutput& partial);
   void predict();
-  Mix solve(std::span<const double> factors) const;
-  Mix uniform_mix() const;
-  std::vector<double> measure_mixes(std::span<const Mix> mixes, const PartialOutput& partial);
-  void choose(const PartialOutput& partial);
+  MixProblem problem() const;
+  void choose(const PackerContext& tools);
   void quantise();
-  Mix chosen_mix() const;
   CompressResult result() const;
   void measure_output(CompressResult& result) const;
   const TensorGroup& group_of(model::Role role, LayerId layer) const {
@@ -91,9 +88,11 @@ class Compressor {
   std::map<GroupKey, std::size_t> group_index_;
   std::optional<CalibrationText> text_;  // with text to measure divergence on
   std::optional<InputMoments> collected_;
-  std::optional<MixSearchResult> search_;
+  AllocationResult allocation_;
   MemoryPlan memory_;
   std::unique_ptr<GroupPacker> packer_;
+  std::optional<WindowBatches> probe_;   // with text
+  std::optional<MixMeasurer> measurer_;  // with text
 };
 
 /// All that is known of the options before anything is measured.
@@ -203,77 +202,30 @@ void Compressor::require_budget() const {
        format_bytes({least}), bits);
 }
 
-/// The best mix when the damages of group g count factors[g] times.
-Mix Compressor::solve(std::span<const double> factors) const {
-  std::vector<std::vector<Choice>> items;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    items.emplace_back();
-    for (const GroupOption& option : groups_[g].options) {
-      items.back().push_back({option_bytes(option), factors[g] * option.predicted_kl});
+MixProblem Compressor::problem() const {
+  MixProblem problem;
+  for (const TensorGroup& group : groups_) {
+    problem.bytes.emplace_back();
+    for (const GroupOption& option : group.options) {
+      problem.bytes.back().push_back(option_bytes(option));
     }
   }
-  const auto picks = solve_knapsack(items, budget() - fixed_bytes());
-  WINNOW_CHECK(picks.has_value());  // require_budget has seen that the smallest options fit
-  return *picks;
+  problem.room = budget() - fixed_bytes();  // require_budget has seen that the smallest fit
+  return problem;
 }
 
-/// Every group in the same codec or what its rows fall back to; the largest mix that fits, or the
-/// smallest options where none does.
-Mix Compressor::uniform_mix() const {
-  Mix best(groups_.size());
-  std::uint64_t most = 0;
-  const std::uint64_t room = budget() - fixed_bytes();
-  for (const quant::Codec* wanted : quant::all_codecs()) {
-    Mix mix;
-    std::uint64_t bytes = 0;
-    for (const TensorGroup& group : groups_) {
-      const quant::Codec& codec = quant::codec_for_row(*wanted, group.cols);
-      const auto found =
-          std::find_if(group.options.begin(), group.options.end(),
-                       [&](const GroupOption& option) { return option.codec == &codec; });
-      // More bits than it is stored with buy nothing.
-      mix.push_back(found == group.options.end()
-                        ? group.options.size() - 1
-                        : static_cast<std::size_t>(found - group.options.begin()));
-      bytes += option_bytes(group.options[mix.back()]);
-    }
-    if (bytes > room || bytes <= most) continue;
-    most = bytes;
-    best = mix;
-  }
-  return best;
-}
-
-std::vector<double> Compressor::measure_mixes(std::span<const Mix> mixes,
-                                              const PartialOutput& partial) {
-  std::vector<PackOrder> orders;
-  std::vector<WeightVariant> variants;
-  for (const Mix& mix : mixes) {
-    variants.emplace_back();
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      const PackOrder order{&groups_[g], groups_[g].options[mix[g]].codec};
-      if (packer_->is_copy(order)) continue;
-      orders.push_back(order);
-      variants.back().changes[key_of(groups_[g])] = [this, order] { return packer_->pack(order); };
-    }
-  }
-  packer_->prepare(orders);
-  const WindowBatches probe(text_->probe.windows, MemoryPlan::kBatchTokens);
-  return measure_divergences(runner_, source_.spec(), probe, variants,
-                             {memory_.sweep_states, partial.folder()}, log_);
-}
-
-void Compressor::choose(const PartialOutput& partial) {
-  const std::vector<double> ones(groups_.size(), 1.0);
-  Mix mix = options_.allocation == Allocation::kUniform ? uniform_mix() : solve(ones);
-  if (options_.allocation == Allocation::kSearch && text_) {
-    search_ = search_mix(
-        groups_.size(), [this](std::span<const double> factors) { return solve(factors); },
-        [&](std::span<const Mix> mixes) { return measure_mixes(mixes, partial); }, options_.search,
-        log_);
-    mix = search_->mix;
-  }
-  for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = mix[g];
+void Compressor::choose(const PackerContext& tools) {
+  const AllocationContext context{tools,
+                                  groups_,
+                                  *packer_,
+                                  options_.allocation,
+                                  memory_,
+                                  problem(),
+                                  text_ ? &*text_ : nullptr,
+                                  measurer_ ? &*measurer_ : nullptr};
+  allocation_ = choose_mix(context);
+  WINNOW_CHECK(context.problem.size_of(allocation_.mix) <= context.problem.room);
+  for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = allocation_.mix[g];
 }
 
 /// What the pieces in <OUT>.partial/ depend on. The budget is not among it: another one may use
@@ -292,12 +244,11 @@ Json Compressor::run_record() const {
   }
   // What comes before a group decides its bytes, and what is wanted decides a layer's changes.
   if (options_.sequential || options_.transforms.any()) run["budget"] = budget();
+  if (options_.sequential) run["allocation"] = dump_json(describe(options_.allocation));
   return run;
 }
 
-std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
-  const PackerContext context{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
-                              log_};
+std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& context) {
   if (uses_hessians()) {
     HessianPackerOptions options;
     options.quantizer = options_.quantizer;
@@ -311,10 +262,10 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
     return make_hessian_packer(context, *text_, options);
   }
   if (options_.moments == nullptr && text_) {
-    const auto folder =
-        memory_.states_on_disk ? partial.folder() / "states-calibration" : std::filesystem::path();
-    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, folder,
-                                 options_.encoders, log_);
+    const WindowBatches batches(text_->calibration.windows, MemoryPlan::kBatchTokens);
+    const auto states =
+        memory_.states_on_disk ? context.folder / "states-calibration" : std::filesystem::path();
+    collected_ = collect_moments(runner_, source_.spec(), batches, states, options_.encoders, log_);
   }
   return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments,
                              options_.encoders);
@@ -335,8 +286,7 @@ void Compressor::measure_noise(PartialOutput& partial) {
     }
     return;
   }
-  const WindowBatches probe(text_->probe.windows, MemoryPlan::kBatchTokens);
-  compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
+  compress::measure_noise(groups_, *packer_, runner_, source_.spec(), *probe_,
                           {memory_.sweep_states, partial.folder()}, log_);
   Json json = Json::object();
   for (const TensorGroup& group : groups_) {
@@ -371,12 +321,6 @@ void Compressor::quantise() {
   export_model(source_, out_, export_options(), runner_.pool(), log_);
 }
 
-Mix Compressor::chosen_mix() const {
-  Mix mix;
-  for (const TensorGroup& group : groups_) mix.push_back(group.chosen);
-  return mix;
-}
-
 CompressResult Compressor::result() const {
   CompressResult result;
   result.groups = groups_;
@@ -384,7 +328,8 @@ CompressResult Compressor::result() const {
   result.file_bytes = model::planned_file_size(source_, export_options());
   result.tensor_bytes = planned_bytes(plan_export(source_, export_options()));
   result.predicts_kl = text_.has_value();
-  result.search = search_;
+  result.allocation = std::string(traits(options_.allocation.kind).name);
+  result.allocation_record = allocation_.record;
   if (text_) {
     result.calibration_tokens =
         text_->calibration.scored_tokens() + text_->held_out.scored_tokens();
@@ -405,6 +350,7 @@ void Compressor::measure_output(CompressResult& result) const {
 }
 
 CompressResult Compressor::run() {
+  check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
   list_options();
   name_codecs_left_out();
   require_budget();
@@ -416,16 +362,23 @@ CompressResult Compressor::run() {
   }
   using Start = PartialOutput::Start;
   PartialOutput partial(out_, run_record(), options_.restart ? Start::kRestart : Start::kResume);
-  packer_ = make_packer(partial);
+  const PackerContext tools{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
+                            log_};
+  packer_ = make_packer(tools);
+  if (text_) {
+    probe_.emplace(text_->probe.windows, MemoryPlan::kBatchTokens);
+    measurer_.emplace(tools, groups_, *packer_, *probe_,
+                      SweepMemory{memory_.sweep_states, partial.folder()});
+  }
   packer_->measure(groups_);
   if (text_) measure_noise(partial);
   predict();
-  choose(partial);
+  choose(tools);
   quantise();
   CompressResult finished = result();
   const bool changes_norms = options_.transforms.attention_input || options_.transforms.ffn_input;
   if (text_ && options_.max_memory && !changes_norms) {
-    finished.measured_kl = measure_mixes(std::vector<Mix>{chosen_mix()}, partial).front();
+    finished.measured_kl = measurer_->measure(std::vector<Mix>{allocation_.mix}).front();
   }
   packer_.reset();
   partial.remove();
@@ -471,11 +424,8 @@ Json to_json(const CompressResult& result) {
   json["calibration_tokens"] = result.calibration_tokens;
   json["probe_tokens"] = result.probe_tokens;
   if (result.predicts_kl) json["predicted_kl"] = result.predicted_kl;
-  if (result.search) {
-    json["search"] = {{"mixes", result.search->measured},
-                      {"first_kl", result.search->first},
-                      {"best_kl", result.search->best}};
-  }
+  json["allocation"] = result.allocation;
+  json.update(result.allocation_record);
   if (result.measured_kl) json["measured"] = {{"kl_divergence", *result.measured_kl}};
   if (result.measured) {
     json["measured"] = metrics::to_json(*result.measured);

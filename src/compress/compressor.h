@@ -12,10 +12,10 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "compress/allocation.h"
 #include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
-#include "compress/mix_search.h"
 #include "compress/moments.h"
 #include "compress/tensor_group.h"
 #include "compress/transform_choice.h"
@@ -26,13 +26,6 @@
 #include "model/checkpoint.h"
 
 namespace winnow::compress {
-
-/// How the codecs of the groups are chosen.
-enum class Allocation : std::uint8_t {
-  kUniform,  ///< one codec for all, the largest that fits
-  kSlopes,   ///< knapsack over predicted divergence
-  kSearch,   ///< the same, refined on measured divergence; needs text
-};
 
 struct CompressOptions {
   /// Exactly one of the two. Bytes of the output file, metadata included:
@@ -46,12 +39,11 @@ struct CompressOptions {
   /// kStock: by llama.cpp's encoders whether there is text or not; no Hessians, no transforms.
   EncoderKind encoders = EncoderKind::kOwn;
   /// Exact changes of the layers to try before. Those of norms go with neither `sequential` nor
-  /// Allocation::kSearch, which run matrices with the original norms.
+  /// allocations that measure mixes: these run matrices with the original norms.
   TransformWishes transforms;
   /// Hessians of the inputs that the quantised layers before give, not the original ones.
   bool sequential = false;
-  Allocation allocation = Allocation::kSlopes;
-  MixSearchOptions search;
+  AllocationOptions allocation;
   /// Moments that were collected before (borrowed; may be null): with them and no text, matrices
   /// are quantised by their diagonal.
   const InputMoments* moments = nullptr;
@@ -69,6 +61,7 @@ struct CompressOptions {
   Json run;
 };
 
+// NOLINTNEXTLINE(bugprone-exception-escape): moving Json asserts what a sound value always holds
 struct CompressResult {
   std::vector<TensorGroup> groups;
   std::uint64_t num_parameters = 0;
@@ -77,8 +70,9 @@ struct CompressResult {
   std::uint64_t calibration_tokens = 0;
   std::uint64_t probe_tokens = 0;
   bool predicts_kl = false;  ///< whether there was text to measure divergence on
-  std::optional<MixSearchResult> search;
-  double predicted_kl = 0;  ///< sum over groups; in nats per token only with such text
+  std::string allocation;    ///< name of the way that was chosen by
+  Json allocation_record;    ///< what the choice rests on (`AllocationResult::record`)
+  double predicted_kl = 0;   ///< sum over groups; in nats per token only with such text
   /// The written file against the original on the held-out text; only with text, and without a
   /// limit of memory, since both models are loaded.
   std::optional<metrics::Evaluation> measured;
@@ -94,7 +88,8 @@ struct CompressResult {
 /// than it is stored with; stored as it is, it is copied. Finished work is kept in <OUT>.partial/,
 /// where a run that was broken off goes on: the bytes are those of an undisturbed run. Throws
 /// Error{kBudget} with the smallest possible size when the budget (or the limit of memory) cannot
-/// be met, and Error{kSystem} when `out` cannot be created, both before measuring; Error{kUsage}
+/// be met, Error{kUsage} for an allocation that this model or text does not allow, and
+/// Error{kSystem} when `out` cannot be created, all before measuring; Error{kUsage}
 /// when the unfinished run is another one; else what reading, running and writing throw. Nothing
 /// appears under `out` before the file is whole. Deterministic; the thread count changes nothing.
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,

@@ -12,11 +12,9 @@
 #include <vector>
 
 #include "base/log.h"
+#include "compress/mix_problem.h"
 
 namespace winnow::compress {
-
-/// Index of the option of each group.
-using Mix = std::vector<std::size_t>;
 
 struct MixSearchOptions {
   int rounds = 3;     ///< a round without a better mix halves the step

@@ -71,7 +71,7 @@ class TinyModel(CommandTest):
         self.assertEqual(set(record), {
             "schema_version", "version", "command", "model", "output", "budget_bits", "file_bytes",
             "tensor_bytes", "parameters", "bits_per_weight", "calibration_tokens", "probe_tokens",
-            "predicted_kl", "measured", "groups"})
+            "predicted_kl", "allocation", "measured", "groups"})
         self.assertEqual(record["file_bytes"], self.out.stat().st_size)
         self.assertAlmostEqual(record["bits_per_weight"],
                                8 * record["tensor_bytes"] / record["parameters"], places=12)
@@ -83,6 +83,26 @@ class TinyModel(CommandTest):
             for option in group["options"]:
                 self.assertEqual(set(option),
                                  {"type", "bytes", "tensor_bytes", "error", "predicted_kl"})
+
+    def test_an_allocation_that_is_none_or_lacks_what_it_needs_is_refused(self):
+        self.refuse(1, ["emq", "ranked"], *self.arguments("--bits", 7, "--allocation", "emq"))
+        for name in ("pmq", "ranked"):
+            self.refuse(1, [name, "--data"],
+                        *self.arguments("--bits", 7, "--allocation", name, data=False))
+        self.refuse(1, ["--allocation ranked", "norms"],
+                    *self.arguments("--bits", 7, "--allocation", "ranked", "--transforms",
+                                    "ffn-input"))
+        self.refuse(1, ["--allocation ranked", "--sequential"],
+                    *self.arguments("--bits", 7, "--allocation", "ranked", "--sequential"))
+        self.assertEqual(self.left(), [])
+
+    def test_the_record_says_what_an_allocation_rests_on(self):
+        for name, key in (("pmq", "pmq"), ("ranked", "ranking")):
+            self.succeed(*self.arguments("--bits", 7, "--allocation", name, "--force", "--report",
+                                         self.folder))
+            record = json.loads((self.folder / "compress.json").read_text())
+            self.assertEqual(record["allocation"], name)
+            self.assertIn(key, record)
 
     def test_the_record_of_a_byte_budget_names_it(self):
         budget = self.least() + 5000

@@ -212,20 +212,25 @@ compress::TransformWishes transform_wishes(const Options& options) {
          options.method);
   }
   const bool changes_norms = wishes.attention_input || wishes.ffn_input;
-  if (changes_norms && (options.sequential || options.allocation == "search")) {
+  const bool measures_mixes = compress::find_allocation(options.allocation)->measures_mixes;
+  if (options.sequential && options.allocation == "ranked") {
+    fail(ErrorCode::kUsage,
+         "--allocation ranked measures many mixes, and with --sequential a group's bytes depend on "
+         "the mix: they do not go together");
+  }
+  if (changes_norms && (options.sequential || measures_mixes)) {
     fail(ErrorCode::kUsage,
          "{} runs matrices with the original norms: it goes with no change of norms (--transforms "
          "attention-input, ffn-input, and methods that make them)",
-         options.sequential ? "--sequential" : "--allocation search");
+         options.sequential ? "--sequential" : "--allocation " + options.allocation);
   }
   return wishes;
 }
 
-std::optional<compress::Allocation> find_allocation(const std::string& name) {
-  if (name == "uniform") return compress::Allocation::kUniform;
-  if (name == "slopes") return compress::Allocation::kSlopes;
-  if (name == "search") return compress::Allocation::kSearch;
-  return std::nullopt;
+std::vector<std::string> allocation_names() {
+  std::vector<std::string> names;
+  for (const auto& allocation : compress::allocations()) names.emplace_back(allocation.name);
+  return names;
 }
 
 /// Method names for --method's help.
@@ -254,7 +259,7 @@ void run(const Options& options, Context& context) {
   compress_options.quantizer = quantizer_options(options);
   compress_options.transforms = transform_wishes(options);
   compress_options.encoders = encoders(options);
-  compress_options.allocation = *find_allocation(options.allocation);
+  compress_options.allocation.kind = compress::find_allocation(options.allocation)->kind;
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
@@ -318,11 +323,13 @@ Action declare(CLI::App& app) {
                 ", or 'none' (the default but for methods that are "
                 "made of them)"},
            options->transforms);
-  add_choice(app,
-             {"--allocation", "NAME",
-              "how each group of tensors gets its codec: one for all, by predicted divergence, or "
-              "that refined by measuring whole mixes"},
-             {"uniform", "slopes", "search"}, options->allocation);
+  add_choice(
+      app,
+      {"--allocation", "NAME",
+       "how each group of tensors gets its codec: one for all; by predicted divergence; that "
+       "refined by measuring whole mixes; by PMQ's weighting of experts, equal bits for "
+       "every layer; or by the proxy that orders measured mixes best"},
+      allocation_names(), options->allocation);
   add_choice(app,
              {"--hessians", "SCOPE",
               "what errors are weighted with: full Hessians for each expert, for all experts of a "
