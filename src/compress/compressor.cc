@@ -6,9 +6,9 @@
 #include <cmath>
 #include <map>
 
-#include "base/checked.h"
 #include "base/error.h"
 #include "compress/calibration_text.h"
+#include "compress/collect_moments.h"
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
@@ -25,27 +25,6 @@ namespace {
 
 constexpr const char* kNoiseFile = "noise.json";
 constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
-
-/// Moments of the text, layer by layer.
-InputMoments collect_moments(engine::LayerRunner& runner, const model::ModelSpec& spec,
-                             const metrics::WindowSet& text, const std::filesystem::path& folder,
-                             Log& log) {
-  InputMoments moments(spec);
-  const WindowBatches batches(text.windows, MemoryPlan::kBatchTokens);
-  WindowStream stream(batches, spec.hidden_size, folder);
-  stream.embed(runner, nullptr, log);
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    runner.load(LayerId{layer});
-    stream.run(runner, stream, &moments, log);
-    log.progress("calibrating", layer + 1, spec.num_hidden_layers, "layers");
-  }
-  runner.load_output();
-  stream.observe_output(runner, moments, log);
-  return moments;
-}
-
-/// Bytes of a group in the file: stacked experts are one tensor, padded to the alignment.
-Bytes padded(Bytes payload) { return {checked_align_up(payload.value, 32).value()}; }
 
 class Compressor {
  public:
@@ -70,6 +49,7 @@ class Compressor {
  private:
   void list_options();
   void warn_of_quantised_source();
+  void require_correctable() const;
   std::uint64_t budget() const;
   std::uint64_t fixed_bytes() const;
   void require_budget() const;
@@ -119,11 +99,19 @@ void Compressor::list_options() {
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
       GroupOption option;
       option.codec = codec;
-      option.payload = packed_bytes(group, *codec);
-      option.bytes = padded(option.payload);
+      option.rank = correction_rank(options_.corrections, source_, group, *codec);
+      count_bytes(group, option);
       group.options.push_back(option);
     }
   }
+}
+
+void Compressor::require_correctable() const {
+  require_uncorrected(source_);
+  if (options_.corrections.rank == 0 || uses_hessians()) return;
+  fail(ErrorCode::kUsage,
+       "low-rank corrections are judged on text and its Hessians: give --data, and another "
+       "--hessians than 'diagonal'");
 }
 
 void Compressor::warn_of_quantised_source() {
@@ -144,11 +132,20 @@ model::ExportOptions Compressor::export_options() const {
     const TensorGroup& group = group_of(role, layer);
     return *group.options[group.chosen].codec;
   };
+  result.correction_rank = [this](model::Role role, LayerId layer) {
+    const TensorGroup& group = group_of(role, layer);
+    return group.options[group.chosen].rank;
+  };
   if (packer_ != nullptr) {
     result.rows = [this](model::Role role, LayerId layer, ExpertId expert, std::size_t first,
                          std::span<std::byte> out) {
       const TensorGroup& group = group_of(role, layer);
       return packer_->pack_rows({&group, group.options[group.chosen].codec}, expert, first, out);
+    };
+    result.factor = [this](model::Role role, LayerId layer, ExpertId expert,
+                           model::LowRankSide side, std::span<std::byte> out) {
+      const TensorGroup& group = group_of(role, layer);
+      packer_->factor({&group, group.options[group.chosen].codec}, expert, side, out);
     };
     result.edit = [this](model::Role role, LayerId layer, std::span<float> values) {
       packer_->edit(role, layer, values);
@@ -287,6 +284,7 @@ Json Compressor::run_record() const {
   run["isa"] = std::string(runner_.kernels().isa);
   run["hessians"] = std::string(to_string(options_.hessians));
   run["probe_tokens"] = options_.probe_tokens;
+  if (options_.corrections.rank != 0) run["correction_rank"] = options_.corrections.rank;
   run["text"] = "";
   if (text_) {
     run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
@@ -304,6 +302,7 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
   if (uses_hessians()) {
     HessianPackerOptions options;
     options.quantizer = options_.quantizer;
+    options.corrections = options_.corrections;
     options.hessians.scope = options_.hessians;
     options.hessians.memory = memory_.hessians;
     options.transforms = options_.transforms;
@@ -316,7 +315,8 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(PartialOutput& partial) {
   if (options_.moments == nullptr && text_) {
     const auto folder =
         memory_.states_on_disk ? partial.folder() / "states-calibration" : std::filesystem::path();
-    collected_ = collect_moments(runner_, source_.spec(), text_->calibration, folder, log_);
+    const WindowBatches batches(text_->calibration.windows, MemoryPlan::kBatchTokens);
+    collected_ = collect_moments(runner_, source_.spec(), batches, folder, log_);
   }
   return make_encoder_packer(context, collected_ ? &*collected_ : options_.moments);
 }
@@ -406,6 +406,7 @@ void Compressor::measure_output(CompressResult& result) const {
 }
 
 CompressResult Compressor::run() {
+  require_correctable();
   list_options();
   require_budget();
   // An output that cannot be written is better known now than after hours.
@@ -446,6 +447,7 @@ Json to_json(const TensorGroup& group, bool with_text) {
                        {"bytes", option.bytes.value},
                        {"tensor_bytes", option.payload.value},
                        {"error", option.error}});
+    if (option.rank > 0) options.back()["correction_rank"] = option.rank;
     if (with_text) options.back()["predicted_kl"] = option.predicted_kl;
   }
   json["options"] = options;

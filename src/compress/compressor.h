@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "compress/correction.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
 #include "compress/mix_search.h"
@@ -42,6 +43,8 @@ struct CompressOptions {
   /// How matrices are quantised where there is text.
   HessianScope hessians = HessianScope::kExpert;
   HessianQuantizerOptions quantizer;
+  /// Corrections beside the quantised matrices, for which there has to be text, and Hessians.
+  CorrectionOptions corrections;
   /// Exact changes of the layers to try before. Those of norms go with neither `sequential` nor
   /// Allocation::kSearch, which run matrices with the original norms.
   TransformWishes transforms;
@@ -92,7 +95,8 @@ struct CompressResult {
 /// where a run that was broken off goes on: the bytes are those of an undisturbed run. Throws
 /// Error{kBudget} with the smallest possible size when the budget (or the limit of memory) cannot
 /// be met, and Error{kSystem} when `out` cannot be created, both before measuring; Error{kUsage}
-/// when the unfinished run is another one; else what reading, running and writing throw. Nothing
+/// when the unfinished run is another one, and for corrections without text; Error{kBadData} for a
+/// source that has corrections; else what reading, running and writing throw. Nothing
 /// appears under `out` before the file is whole. Deterministic; the thread count changes nothing.
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,
                               const metrics::WindowSet* windows, const CompressOptions& options,
