@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "formats/names.h"
+#include "model/extended_layout.h"
 #include "model/fingerprint.h"
 
 namespace winnow::cli {
@@ -14,6 +15,8 @@ namespace {
 
 using model::Checkpoint;
 using model::Role;
+
+constexpr std::string_view kCorrections = "low_rank_factors";
 
 void add_share(std::vector<ByteShare>& shares, std::string_view name, std::uint64_t parameters,
                Bytes bytes) {
@@ -28,24 +31,36 @@ void add_share(std::vector<ByteShare>& shares, std::string_view name, std::uint6
   found->bytes += bytes;
 }
 
+/// What belongs to a part of a model: the matrix, and the factors of its correction.
+std::vector<model::TensorRef> stored_tensors(const model::TensorRef& ref) {
+  if (ref.low_rank == nullptr) return {ref};
+  return {ref, ref.low_rank->left, ref.low_rank->right};
+}
+
 /// Sums by role and type, and which roles each tensor of the file has. An expert in a stack counts
 /// as a tensor of its role, so that the counts of stacked and separate experts agree.
 void share_bytes(const Checkpoint& checkpoint, ModelSummary& summary) {
   std::unordered_map<std::string_view, std::vector<std::string>> roles;
+  std::vector<ByteShare> factors;
   for (const model::RoleTraits& traits : model::all_roles()) {
     checkpoint.for_each_role([&](Role role, LayerId layer) {
       if (role != traits.role) return;
       for (std::uint32_t part = 0; part < checkpoint.part_count(role, layer); ++part) {
-        const model::TensorRef ref = checkpoint.at(role, layer, ExpertId{part});
-        add_share(summary.by_role, traits.name, ref.rows * ref.cols, ref.bytes());
-        add_share(summary.by_type, ref.info->type_name, ref.rows * ref.cols, ref.bytes());
-        std::vector<std::string>& of_tensor = roles[ref.info->name];
-        if (of_tensor.empty() || of_tensor.back() != traits.name) {
-          of_tensor.emplace_back(traits.name);
+        const model::TensorRef matrix = checkpoint.at(role, layer, ExpertId{part});
+        for (const model::TensorRef& ref : stored_tensors(matrix)) {
+          const bool factor = ref.info != matrix.info;
+          add_share(factor ? factors : summary.by_role, factor ? kCorrections : traits.name,
+                    ref.rows * ref.cols, ref.bytes());
+          add_share(summary.by_type, ref.info->type_name, ref.rows * ref.cols, ref.bytes());
+          std::vector<std::string>& of_tensor = roles[ref.info->name];
+          if (of_tensor.empty() || of_tensor.back() != traits.name) {
+            of_tensor.emplace_back(traits.name);
+          }
         }
       }
     });
   }
+  summary.by_role.insert(summary.by_role.end(), factors.begin(), factors.end());
   std::stable_sort(summary.by_type.begin(), summary.by_type.end(),
                    [](const ByteShare& a, const ByteShare& b) { return a.bytes > b.bytes; });
   for (const formats::TensorInfo& tensor : checkpoint.file().tensors()) {
@@ -212,6 +227,8 @@ ModelSummary summarize(const Checkpoint& checkpoint) {
   summary.router = model::describe_router(checkpoint.spec());
   summary.parameters = checkpoint.num_parameters();
   summary.tensor_bytes = checkpoint.tensor_bytes();
+  summary.layout = model::is_extended(file) ? "extended" : "plain";
+  summary.correction_bytes = checkpoint.correction_bytes();
   share_bytes(checkpoint, summary);
   try {
     summary.tokenizer = summarize(checkpoint.tokenizer_spec());
@@ -241,6 +258,8 @@ Json to_json(const ModelSummary& summary) {
   out["parameters"] = summary.parameters;
   out["tensor_bytes"] = summary.tensor_bytes.value;
   out["bits_per_weight"] = summary.bits_per_weight();
+  out["layout"] = summary.layout;
+  out["correction_bytes"] = summary.correction_bytes.value;
   out["bytes_by_role"] = shares_to_json(summary.by_role);
   out["bytes_by_type"] = shares_to_json(summary.by_type);
   out["tokenizer"] = tokenizer_to_json(summary);
@@ -258,6 +277,10 @@ std::string to_text(const ModelSummary& summary) {
   out +=
       fmt::format("parameters    {}, {} of tensors, {:.3f} bits per weight\n", summary.parameters,
                   format_bytes(summary.tensor_bytes), summary.bits_per_weight());
+  if (summary.layout != "plain") {
+    out += fmt::format("layout        {}, {} of low-rank corrections\n", summary.layout,
+                       format_bytes(summary.correction_bytes));
+  }
   out += spec_text(summary) + tokenizer_text(summary);
   for (const auto& [key, text] : summary.provenance) {
     out += fmt::format("{:<28} {}\n", key, formats::quote_name(text));

@@ -52,7 +52,9 @@ struct ModelSummary {
   std::string router;
   std::uint64_t parameters = 0;
   Bytes tensor_bytes;
-  std::vector<ByteShare> by_role;      ///< in the order of roles
+  std::string layout;                  ///< "plain" or "extended"
+  Bytes correction_bytes;              ///< of low-rank corrections, part of `tensor_bytes`
+  std::vector<ByteShare> by_role;      ///< in the order of roles; after them all corrections
   std::vector<ByteShare> by_type;      ///< the largest first
   std::vector<TensorSummary> tensors;  ///< in file order
   std::optional<TokenizerSummary> tokenizer;

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <map>
 
-#include "base/checked.h"
 #include "base/error.h"
 #include "compress/calibration_text.h"
 #include "compress/collect_moments.h"
@@ -26,9 +25,6 @@ namespace {
 
 constexpr const char* kNoiseFile = "noise.json";
 constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
-
-/// Bytes of a group in the file: stacked experts are one tensor, padded to the alignment.
-Bytes padded(Bytes payload) { return {checked_align_up(payload.value, 32).value()}; }
 
 class Compressor {
  public:
@@ -55,6 +51,7 @@ class Compressor {
   bool can_make(const TensorGroup& group, const quant::Codec& codec) const;
   void name_codecs_left_out();
   void warn_of_quantised_source();
+  void require_correctable() const;
   std::uint64_t budget() const;
   std::uint64_t fixed_bytes() const;
   void require_budget() const;
@@ -104,8 +101,8 @@ void Compressor::list_options() {
       if (!can_make(group, *codec)) continue;
       GroupOption option;
       option.codec = codec;
-      option.payload = packed_bytes(group, *codec);
-      option.bytes = padded(option.payload);
+      option.rank = correction_rank(options_.corrections, source_, group, *codec);
+      count_bytes(group, option);
       group.options.push_back(option);
     }
     WINNOW_CHECK(!group.options.empty());
@@ -120,6 +117,14 @@ void Compressor::name_codecs_left_out() {
   const std::string names = codecs_without_encoder(options_.encoders);
   if (names.empty()) return;
   log_.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
+}
+
+void Compressor::require_correctable() const {
+  require_uncorrected(source_);
+  if (options_.corrections.rank == 0 || uses_hessians()) return;
+  fail(ErrorCode::kUsage,
+       "low-rank corrections are judged on text and its Hessians: give --data, and another "
+       "--hessians than 'diagonal'");
 }
 
 void Compressor::warn_of_quantised_source() {
@@ -140,11 +145,20 @@ model::ExportOptions Compressor::export_options() const {
     const TensorGroup& group = group_of(role, layer);
     return *group.options[group.chosen].codec;
   };
+  result.correction_rank = [this](model::Role role, LayerId layer) {
+    const TensorGroup& group = group_of(role, layer);
+    return group.options[group.chosen].rank;
+  };
   if (packer_ != nullptr) {
     result.rows = [this](model::Role role, LayerId layer, ExpertId expert, std::size_t first,
                          std::span<std::byte> out) {
       const TensorGroup& group = group_of(role, layer);
       return packer_->pack_rows({&group, group.options[group.chosen].codec}, expert, first, out);
+    };
+    result.factor = [this](model::Role role, LayerId layer, ExpertId expert,
+                           model::LowRankSide side, std::span<std::byte> out) {
+      const TensorGroup& group = group_of(role, layer);
+      packer_->factor({&group, group.options[group.chosen].codec}, expert, side, out);
     };
     result.edit = [this](model::Role role, LayerId layer, std::span<float> values) {
       packer_->edit(role, layer, values);
@@ -236,6 +250,7 @@ Json Compressor::run_record() const {
   run["isa"] = std::string(runner_.kernels().isa);
   run["hessians"] = std::string(to_string(options_.hessians));
   run["probe_tokens"] = options_.probe_tokens;
+  if (options_.corrections.rank != 0) run["correction_rank"] = options_.corrections.rank;
   run["text"] = "";
   if (text_) {
     run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
@@ -252,6 +267,7 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& contex
   if (uses_hessians()) {
     HessianPackerOptions options;
     options.quantizer = options_.quantizer;
+    options.corrections = options_.corrections;
     options.hessians.scope = options_.hessians;
     options.hessians.memory = memory_.hessians;
     options.transforms = options_.transforms;
@@ -351,6 +367,7 @@ void Compressor::measure_output(CompressResult& result) const {
 
 CompressResult Compressor::run() {
   check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
+  require_correctable();
   list_options();
   name_codecs_left_out();
   require_budget();
@@ -399,6 +416,7 @@ Json to_json(const TensorGroup& group, bool with_text) {
                        {"bytes", option.bytes.value},
                        {"tensor_bytes", option.payload.value},
                        {"error", option.error}});
+    if (option.rank > 0) options.back()["correction_rank"] = option.rank;
     if (with_text) options.back()["predicted_kl"] = option.predicted_kl;
   }
   json["options"] = options;

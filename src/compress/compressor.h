@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "compress/allocation.h"
+#include "compress/correction.h"
 #include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
@@ -38,6 +39,8 @@ struct CompressOptions {
   HessianQuantizerOptions quantizer;
   /// kStock: by llama.cpp's encoders whether there is text or not; no Hessians, no transforms.
   EncoderKind encoders = EncoderKind::kOwn;
+  /// Corrections beside the quantised matrices, for which there has to be text, and Hessians.
+  CorrectionOptions corrections;
   /// Exact changes of the layers to try before. Those of norms go with neither `sequential` nor
   /// allocations that measure mixes: these run matrices with the original norms.
   TransformWishes transforms;
@@ -88,9 +91,10 @@ struct CompressResult {
 /// than it is stored with; stored as it is, it is copied. Finished work is kept in <OUT>.partial/,
 /// where a run that was broken off goes on: the bytes are those of an undisturbed run. Throws
 /// Error{kBudget} with the smallest possible size when the budget (or the limit of memory) cannot
-/// be met, Error{kUsage} for an allocation that this model or text does not allow, and
-/// Error{kSystem} when `out` cannot be created, all before measuring; Error{kUsage}
-/// when the unfinished run is another one; else what reading, running and writing throw. Nothing
+/// be met, Error{kUsage} for an allocation that this model or text does not allow and for
+/// corrections without text, Error{kBadData} for a source that has corrections, and Error{kSystem}
+/// when `out` cannot be created, all before measuring; Error{kUsage} when the unfinished run is
+/// another one; else what reading, running and writing throw. Nothing
 /// appears under `out` before the file is whole. Deterministic; the thread count changes nothing.
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,
                               const metrics::WindowSet* windows, const CompressOptions& options,

@@ -11,8 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "compress/calibration_text.h"
+#include "compress/correction.h"
 #include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
@@ -51,6 +53,11 @@ class GroupPacker {
   /// false: they are copied or encoded as they are stored.
   virtual bool pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                          std::span<std::byte> out) = 0;
+  /// A whole factor of the correction of one matrix that `prepare` has packed.
+  virtual void factor(const PackOrder& /*order*/, ExpertId /*expert*/, model::LowRankSide /*side*/,
+                      std::span<std::byte> /*out*/) {
+    WINNOW_CHECK(false);  // only where options have a rank
+  }
 };
 
 /// What packers work with; all borrowed.
@@ -69,6 +76,7 @@ std::unique_ptr<GroupPacker> make_encoder_packer(const PackerContext& context,
 
 struct HessianPackerOptions {
   HessianQuantizerOptions quantizer;
+  CorrectionOptions corrections;
   LayerHessianOptions hessians;
   TransformWishes transforms;     ///< exact changes of layers to try before
   double bits_per_weight = 4.25;  ///< that the transforms are tried for

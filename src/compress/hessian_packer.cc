@@ -8,15 +8,14 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/json.h"
 #include "compress/damage.h"
 #include "compress/group_packer.h"
 #include "compress/layer_transforms.h"
 #include "compress/memory_plan.h"
+#include "compress/option_costs.h"
 #include "compress/packed_groups.h"
 #include "compress/window_stream.h"
 #include "model/exporter.h"
-#include "os/file.h"
 
 namespace winnow::compress {
 namespace {
@@ -31,7 +30,6 @@ constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
 constexpr std::size_t kSampledRows = 256;
 constexpr std::size_t kLeastRows = 8;
 constexpr std::size_t kSampledParts = 32;
-constexpr Bytes kLongestCosts{std::uint64_t{16} << 20};
 
 /// The matrix of a group of one expert, and the Hessian of its input.
 using MatrixVisitor =
@@ -85,6 +83,11 @@ class HessianPacker final : public GroupPacker {
   void edit(Role role, LayerId layer, std::span<float> values) override;
   bool pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                  std::span<std::byte> out) override;
+  void factor(const PackOrder& order, ExpertId expert, model::LowRankSide side,
+              std::span<std::byte> out) override {
+    cache_.read_factor(*order.group, *order.codec, expert, side,
+                       rank_of(*order.group, *order.codec), out);
+  }
 
  private:
   using Groups = std::vector<const TensorGroup*>;
@@ -108,16 +111,28 @@ class HessianPacker final : public GroupPacker {
   void add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian);
   double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian);
   std::filesystem::path costs_path(const TensorGroup& group) const;
-  bool load_costs(TensorGroup& group) const;
-  void save_costs(const TensorGroup& group) const;
   void quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
                 std::span<std::byte> out);
+  std::size_t rank_of(const TensorGroup& group, const quant::Codec& codec) const {
+    return correction_rank(options_.corrections, context_.source, group, codec);
+  }
+  void measure_shares(const TensorGroup& group, ExpertId expert, PreparedHessian& hessian,
+                      const HessianQuantizerOptions& quick);
+  void apply_shares(TensorGroup& group) const;
+  /// A group in the making: its matrices and the factors beside them.
+  struct Packed {
+    std::vector<std::byte> matrices, factors;
+  };
+  void quantize_part(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
+                     Packed& packed);
 
   void advance(LayerId layer, WindowStream& calibration, WindowStream& held_out);
 
   PackerContext context_;
   const model::ModelSpec& spec_;
   HessianPackerOptions options_;
+  // Of each option's loss, what its correction takes away, measured on one matrix of the group.
+  std::map<const TensorGroup*, std::vector<double>> shares_;
   std::span<const PackOrder> sequence_;  // whose matrices the text runs through, when sequential
   PackedGroups cache_;
   LayerTransforms transforms_;
@@ -164,12 +179,14 @@ void HessianPacker::edit(Role role, LayerId layer, std::span<float> values) {
   }
 }
 
-/// The whole matrix after the layer's changes.
+/// The whole matrix, after the layer's changes where there are any.
 tensor::Matrix<float> HessianPacker::changed_matrix(const TensorGroup& group, ExpertId expert) {
   const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
   tensor::Matrix<float> weights(ref.rows, ref.cols);
   context_.source.read_floats(ref, 0, ref.rows, weights.flat());
-  transforms_.of(group.layer).apply(group.role, expert, weights.view());
+  if (transforms_.changes(group)) {
+    transforms_.of(group.layer).apply(group.role, expert, weights.view());
+  }
   return weights;
 }
 
@@ -275,6 +292,38 @@ double HessianPacker::plain_loss(ConstMatrix weights, const quant::Codec& codec,
   return quadratic_loss(weights, hessian.dense_judge(), decode_row, context_.runner.pool());
 }
 
+/// On the first matrix that errs on the text: rounding errors are much alike in all of them.
+void HessianPacker::measure_shares(const TensorGroup& group, ExpertId expert,
+                                   PreparedHessian& hessian, const HessianQuantizerOptions& quick) {
+  if (options_.corrections.rank == 0 || shares_.count(&group) != 0) return;
+  if (!(hessian.judge().trace() > 0)) return;
+  std::vector<double> shares;
+  std::optional<tensor::Matrix<float>> weights;
+  std::vector<std::byte> bytes;
+  for (const GroupOption& option : group.options) {
+    context_.log.check_interrupt();
+    shares.push_back(0);
+    if (option.rank == 0) continue;
+    if (!weights) weights = changed_matrix(group, expert);
+    bytes.resize(packed_bytes(group, *option.codec).value / group.parts);
+    quantize_matrix(std::as_const(*weights).view(), *option.codec, hessian, quick,
+                    context_.runner.pool(), bytes);
+    const quant::PackedMatrix packed{option.codec, bytes.data(), group.rows, group.cols};
+    shares.back() = fit_correction(std::as_const(*weights).view(), packed, hessian, option.rank,
+                                   options_.corrections.weighted, context_.runner.pool())
+                        .share;
+  }
+  shares_[&group] = std::move(shares);
+}
+
+void HessianPacker::apply_shares(TensorGroup& group) const {
+  const auto found = shares_.find(&group);
+  if (found == shares_.end()) return;
+  for (std::size_t i = 0; i < group.options.size(); ++i) {
+    group.options[i].error *= 1 - found->second[i];
+  }
+}
+
 void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
   const Sample sample(group);
   if (!sample.has_part(group, expert)) return;
@@ -288,6 +337,7 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
   if (!quick.dampings.empty()) quick.dampings = {quick.dampings.front()};
   quick.neighbour_scales = false;
   if (quick.descent) quick.descent->block_sweeps = quick.descent->chain_sweeps = 0;
+  measure_shares(group, expert, hessian, quick);
   std::vector<std::byte> bytes;
   for (GroupOption& option : group.options) {
     context_.log.check_interrupt();
@@ -309,40 +359,11 @@ std::filesystem::path HessianPacker::costs_path(const TensorGroup& group) const 
          fmt::format("costs-{}-{:05}.json", model::traits(group.role).name, index(group.layer));
 }
 
-void HessianPacker::save_costs(const TensorGroup& group) const {
-  Json json;
-  for (const GroupOption& option : group.options) {
-    json["options"][std::string(option.codec->name)] = option.error;
-  }
-  for (const NoisePoint& point : group.noise) {
-    json["noise"][std::string(point.codec->name)] = point.error;
-  }
-  os::write_text_file(costs_path(group), dump_json(json) + "\n");
-  context_.saved();
-}
-
-bool HessianPacker::load_costs(TensorGroup& group) const {
-  const auto path = costs_path(group);
-  if (!std::filesystem::exists(path)) return false;
-  const Json json = parse_json(os::read_text_file(path, kLongestCosts), path.string());
-  try {
-    for (GroupOption& option : group.options) {
-      option.error = json.at("options").at(std::string(option.codec->name)).get<double>();
-    }
-    for (NoisePoint& point : group.noise) {
-      point.error = json.at("noise").at(std::string(point.codec->name)).get<double>();
-    }
-  } catch (const Json::exception&) {
-    fail_data("{}: is no record of costs; add --restart to begin anew", path.string());
-  }
-  return true;
-}
-
 void HessianPacker::measure(std::vector<TensorGroup>& groups) {
   Groups missing;
   for (TensorGroup& group : groups) {
     group.noise = noise_points(group, context_.source);
-    if (!load_costs(group)) missing.push_back(&group);
+    if (!load_costs(costs_path(group), group)) missing.push_back(&group);
   }
   const auto mutable_group = [&](const TensorGroup& group) -> TensorGroup& {
     return groups[static_cast<std::size_t>(&group - groups.data())];
@@ -356,7 +377,9 @@ void HessianPacker::measure(std::vector<TensorGroup>& groups) {
         for (const TensorGroup* group : missing) {
           const bool per_layer = model::traits(group->role).per_layer;
           if (per_layer != layer.has_value() || (layer && group->layer != *layer)) continue;
-          save_costs(*group);
+          apply_shares(mutable_group(*group));
+          save_costs(costs_path(*group), *group);
+          context_.saved();
         }
       });
 }
@@ -388,6 +411,26 @@ void HessianPacker::quantize(const PackOrder& order, ExpertId expert, PreparedHe
   }
 }
 
+void HessianPacker::quantize_part(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
+                                  Packed& packed) {
+  const TensorGroup& group = *order.group;
+  packed.matrices.resize(packed_bytes(group, *order.codec).value);
+  const std::size_t part_bytes = packed.matrices.size() / group.parts;
+  const std::span<std::byte> out =
+      std::span(packed.matrices).subspan(index(expert) * part_bytes, part_bytes);
+  quantize(order, expert, hessian, out);
+  const std::size_t rank = rank_of(group, *order.codec);
+  if (rank == 0) return;
+  const tensor::Matrix<float> weights = changed_matrix(group, expert);
+  const Correction correction =
+      fit_correction(weights.view(), {order.codec, out.data(), group.rows, group.cols}, hessian,
+                     rank, options_.corrections.weighted, context_.runner.pool());
+  const std::size_t of_part = correction.factors.size();
+  packed.factors.resize(of_part * group.parts);
+  std::copy(correction.factors.begin(), correction.factors.end(),
+            packed.factors.begin() + static_cast<std::ptrdiff_t>(index(expert) * of_part));
+}
+
 void HessianPacker::prepare(std::span<const PackOrder> orders) {
   std::map<const TensorGroup*, std::vector<const quant::Codec*>> wanted;
   Groups groups;
@@ -401,20 +444,19 @@ void HessianPacker::prepare(std::span<const PackOrder> orders) {
     }
   }
   if (options_.sequential) sequence_ = orders;
-  std::map<std::pair<const TensorGroup*, const quant::Codec*>, std::vector<std::byte>> packed;
+  std::map<std::pair<const TensorGroup*, const quant::Codec*>, Packed> packed;
   walk(
       groups, "quantising",
       [&](const TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
         for (const quant::Codec* codec : wanted.at(&group)) {
-          std::vector<std::byte>& bytes = packed[{&group, codec}];
-          bytes.resize(packed_bytes(group, *codec).value);
-          const std::size_t part_bytes = bytes.size() / group.parts;
-          quantize({&group, codec}, expert, hessian,
-                   std::span(bytes).subspan(index(expert) * part_bytes, part_bytes));
+          quantize_part({&group, codec}, expert, hessian, packed[{&group, codec}]);
         }
       },
       [&](std::optional<LayerId> /*layer*/) {
-        for (const auto& [key, bytes] : packed) cache_.write(*key.first, *key.second, bytes);
+        for (const auto& [key, group] : packed) {
+          if (!group.factors.empty()) cache_.write_factors(*key.first, *key.second, group.factors);
+          cache_.write(*key.first, *key.second, group.matrices);
+        }
         packed.clear();
         context_.saved();
       });
@@ -422,7 +464,9 @@ void HessianPacker::prepare(std::span<const PackOrder> orders) {
 }
 
 PackedGroup HessianPacker::pack(const PackOrder& order) {
-  if (cache_.has(*order.group, *order.codec)) return cache_.read(*order.group, *order.codec);
+  if (cache_.has(*order.group, *order.codec)) {
+    return cache_.read(*order.group, *order.codec, rank_of(*order.group, *order.codec));
+  }
   return noise(*order.group, {order.codec, 0, 0});  // a float codec, or as it is stored
 }
 

@@ -46,9 +46,9 @@ using HessianVisitor =
     std::function<void(engine::Site site, ExpertId expert, PreparedHessian& hessian)>;
 
 /// Calls `visit` for each of `sites` of the loaded layer, and each expert for those of experts, in
-/// that order within a portion. The streams' states are the layer's inputs, and stay. Runs the layer
-/// over the text once, or where experts need several portions twice for each: how they are divided
-/// changes no bit.
+/// that order within a portion. The streams' states are the layer's inputs, and stay. Runs the
+/// layer over the text once, or where experts need several portions twice for each: how they are
+/// divided changes no bit.
 void visit_layer_hessians(engine::LayerRunner& runner, const model::ModelSpec& spec, LayerId layer,
                           std::span<const engine::Site> sites, const CalibrationStreams& text,
                           const LayerHessianOptions& options, Log& log,

@@ -4,9 +4,12 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
+#include <Eigen/QR>
 #include <Eigen/SVD>
 #include <algorithm>
 #include <type_traits>
+
+#include "base/rng.h"
 
 namespace winnow::compress {
 namespace {
@@ -43,6 +46,12 @@ Eigen::MatrixXd inverse_of_lower(const Eigen::MatrixXd& lower) {
     lower.block(first, first, left, left).triangularView<Eigen::Lower>().solveInPlace(panel);
   }
   return inverse;
+}
+
+/// An orthonormal basis of the columns.
+Eigen::MatrixXd orthonormal(const Eigen::MatrixXd& columns) {
+  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(columns);
+  return qr.householderQ() * Eigen::MatrixXd::Identity(columns.rows(), columns.cols());
 }
 
 }  // namespace
@@ -124,6 +133,30 @@ SingularValues singular_values(tensor::MatrixView<const double> a) {
       tensor::Matrix<double>(a.rows, count), {}, tensor::Matrix<double>(a.cols, count)};
   map(result.left.view()) = svd.matrixU();
   map(result.right.view()) = svd.matrixV();
+  result.values.assign(svd.singularValues().begin(), svd.singularValues().end());
+  return result;
+}
+
+SingularValues leading_singular_values(tensor::MatrixView<const double> a, std::size_t count) {
+  constexpr std::size_t kSpare = 8;   // directions that make up for a slow drawing near
+  constexpr std::size_t kRounds = 8;  // rounding errors have flat spectra: few rounds are too few
+  const std::size_t width = count + kSpare;
+  if (4 * width >= std::min(a.rows, a.cols)) return singular_values(a);
+  Rng rng(0);
+  Eigen::MatrixXd right(signed_size(a.cols), signed_size(width));
+  for (double& value : right.reshaped()) value = rng.normal();
+  Eigen::MatrixXd left;
+  for (std::size_t round = 0; round < kRounds; ++round) {
+    left = orthonormal(map(a) * right);
+    right = orthonormal(map(a).transpose() * left);
+  }
+  left = orthonormal(map(a) * right);
+  const Eigen::MatrixXd small = map(a).transpose() * left;  // [n, width]
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(small, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  SingularValues result{
+      tensor::Matrix<double>(a.rows, width), {}, tensor::Matrix<double>(a.cols, width)};
+  map(result.left.view()).noalias() = left * svd.matrixV();
+  map(result.right.view()) = svd.matrixU();
   result.values.assign(svd.singularValues().begin(), svd.singularValues().end());
   return result;
 }

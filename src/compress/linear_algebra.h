@@ -51,5 +51,10 @@ struct SingularValues {
 };
 /// a: [m, n], m, n > 0, finite. Cost: about 10 m n k operations.
 SingularValues singular_values(tensor::MatrixView<const double> a);
+/// The `count` largest of them or a few more. Of matrices much larger than that not the exact ones:
+/// those of a projection onto a subspace that repeated products with a have drawn towards them
+/// (Halko, Martinsson and Tropp, arXiv:0909.4061), from a fixed start. Cost: about 50 m n (count +
+/// 8) operations at most.
+SingularValues leading_singular_values(tensor::MatrixView<const double> a, std::size_t count);
 
 }  // namespace winnow::compress

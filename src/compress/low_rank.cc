@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
@@ -30,6 +31,20 @@ tensor::Matrix<double> whitening(const Hessian& hessian, double damping) {
   }
 }
 
+/// Sum of the squares of all singular values but the first `rank`, when some may be unknown.
+double dropped_squares(tensor::MatrixView<const double> matrix, std::span<const double> values,
+                       std::size_t rank) {
+  double sum = 0;
+  for (const double value : values.subspan(rank)) sum += value * value;
+  if (values.size() == std::min(matrix.rows, matrix.cols)) return sum;
+  double all = 0;
+  for (std::size_t r = 0; r < matrix.rows; ++r) {
+    for (const double value : matrix.row(r)) all += value * value;
+  }
+  for (const double value : values.first(rank)) all -= value * value;
+  return std::max(all, 0.0);
+}
+
 }  // namespace
 
 LowRank low_rank_correction(ConstMatrix error, const Hessian* hessian, double damping,
@@ -42,14 +57,11 @@ LowRank low_rank_correction(ConstMatrix error, const Hessian* hessian, double da
     lower = whitening(*hessian, damping);
     white = wide_product(white.view(), lower->view());
   }
-  SingularValues parts = singular_values(white.view());
+  SingularValues parts = leading_singular_values(white.view(), rank);
   if (lower) parts.right = solve_transposed(lower->view(), parts.right.view());
   LowRank result{tensor::Matrix<float>(error.rows, rank), tensor::Matrix<float>(rank, error.cols)};
-  for (std::size_t k = 0; k < parts.values.size(); ++k) {
-    if (k >= rank) {
-      result.residual += parts.values[k] * parts.values[k];
-      continue;
-    }
+  result.residual = dropped_squares(white.view(), parts.values, rank);
+  for (std::size_t k = 0; k < rank; ++k) {
     const double share = std::sqrt(parts.values[k]);
     for (std::size_t r = 0; r < error.rows; ++r) {
       result.left.row(r)[k] = static_cast<float>(share * parts.left.row(r)[k]);

@@ -23,7 +23,8 @@ struct LowRank {
 /// The best approximation of `error` [rows, cols] = W - W' of that rank (at most the smaller side)
 /// under the Hessian [cols, cols] of the inputs, by the singular values of error L, (H + ridge) = L
 /// L^T; null: of error itself. damping: ridge relative to the mean of diag H, over 0. The singular
-/// value is shared evenly by both factors. Cost: about 10 rows cols min(rows, cols) operations.
+/// value is shared evenly by both factors. For ranks far below both sides the singular values are
+/// those of `leading_singular_values`.
 LowRank low_rank_correction(ConstMatrix error, const Hessian* hessian, double damping,
                             std::size_t rank);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "compress/correction.h"
 #include "compress/layer_hessians.h"
 #include "compress/moments.h"
 #include "compress/window_stream.h"
@@ -70,14 +71,19 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
   const std::uint64_t weights = engine::LayerRunner::largest_weights(source).value;
   std::uint64_t widest = 0;
   std::uint64_t stretch = 0;
+  std::uint64_t fitting = 0;
   for (const TensorGroup& group : groups) {
     widest = std::max<std::uint64_t>(widest, group.cols);
     stretch = std::max<std::uint64_t>(stretch,
                                       std::min(kStretch, std::uint64_t{group.rows} * group.cols));
+    for (const GroupOption& option : group.options) {
+      if (option.rank > 0) fitting = std::max(fitting, fitting_bytes(group).value);
+    }
   }
   Needs needs;
   needs.fixed = os::peak_resident_bytes() + kSlack + 2 * weights +
-                stretch * kStretchBytesPerWeight + kBytesPerHessianElement * square(widest);
+                stretch * kStretchBytesPerWeight + fitting +
+                kBytesPerHessianElement * square(widest);
   if (text == nullptr) return needs;
   const std::size_t longest = longest_window(*text);
   const std::size_t tokens = std::max(MemoryPlan::kBatchTokens, longest);

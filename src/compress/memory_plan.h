@@ -15,8 +15,8 @@
 namespace winnow::compress {
 
 struct MemoryPlan {
-  /// Tokens that share a pass over a layer's weights, or those of one window. Not fewer where memory
-  /// is short: sums over other batches differ in their last bits.
+  /// Tokens that share a pass over a layer's weights, or those of one window. Not fewer where
+  /// memory is short: sums over other batches differ in their last bits.
   static constexpr std::size_t kBatchTokens = 1024;
   /// Whether the hidden states of the calibration text are files.
   bool states_on_disk = false;

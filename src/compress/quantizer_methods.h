@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "compress/correction.h"
 #include "compress/encoder_kind.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/transform_choice.h"
@@ -21,7 +22,10 @@ struct QuantizerMethod {
   HessianQuantizerOptions options;  ///< not to be used where there is a refusal
   /// Changes of the layer to try before (transform_choice.h).
   TransformWishes transforms{};
-  /// Why a plain GGUF file cannot hold what the method makes, a whole sentence; "" when it can.
+  /// Corrections beside the matrices, for which a file needs the extended layout. The rank is the
+  /// default one.
+  CorrectionOptions corrections{};
+  /// Why no GGUF file can hold what the method makes, a whole sentence; "" when one can.
   std::string_view refusal{};
   /// Not kOwn: encoders of this kind take the place of the quantiser, with text and without.
   EncoderKind encoders = EncoderKind::kOwn;
@@ -32,7 +36,7 @@ std::span<const QuantizerMethod> quantizer_methods();
 /// Null when there is none of that name.
 const QuantizerMethod* find_quantizer_method(std::string_view name);
 /// The method of that name. Throws Error{kUsage} with all names when there is none, and with the
-/// refusal when plain GGUF files cannot hold it.
+/// refusal when GGUF files cannot hold it.
 const QuantizerMethod& usable_quantizer_method(std::string_view name);
 
 }  // namespace winnow::compress

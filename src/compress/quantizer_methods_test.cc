@@ -114,13 +114,13 @@ TEST(QuantizerMethods, AreUsableUnlessGgufHasNoPlaceForThem) {
     const Error error = model::testing::error_of([&] { usable_quantizer_method(method.name); });
     EXPECT_EQ(error.code(), ErrorCode::kUsage);
     EXPECT_THAT(error.what(), ::testing::HasSubstr(std::string(method.name)));
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("plain GGUF file"));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("GGUF"));
     EXPECT_FALSE(method.source.empty());
   }
   const Error unknown = model::testing::error_of([&] { usable_quantizer_method("gtpq"); });
   EXPECT_EQ(unknown.code(), ErrorCode::kUsage);
   EXPECT_THAT(unknown.what(), ::testing::HasSubstr("gptq"));
-  EXPECT_THAT(unknown.what(), ::testing::Not(::testing::HasSubstr("lorc")));
+  EXPECT_THAT(unknown.what(), ::testing::Not(::testing::HasSubstr("adadim")));
 }
 
 }  // namespace

@@ -87,7 +87,7 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
     const ExpertId expert{part};
     const model::TensorRef ref = checkpoint.at(group.role, group.layer, expert);
     std::byte* const begin = result.bytes.data() + part * shape.rows * row_bytes;
-    result.parts.push_back({&codec, begin, shape.rows, shape.cols});
+    result.parts.emplace_back(&codec, begin, shape.rows, shape.cols);
     std::vector<double> sums;
     const std::vector<float> importance =
         importance_for(kind, moments, group.role, group.layer, expert);

@@ -13,16 +13,17 @@
 #include "compress/moments.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
-#include "quant/codec.h"
+#include "quant/corrected_matrix.h"
 
 namespace winnow::compress {
 
 /// One way to store a group, and what is known of it.
 struct GroupOption {
   const quant::Codec* codec = nullptr;
-  Bytes payload;     ///< of the packed weights
-  Bytes bytes;       ///< in the file, padding included
-  double error = 0;  ///< squared output error per calibration token (see `pack_group`)
+  std::size_t rank = 0;  ///< of a correction beside each matrix (correction.h); 0: none
+  Bytes payload;         ///< of the packed weights, and of the correction
+  Bytes bytes;           ///< in the file, padding included
+  double error = 0;      ///< squared output error per calibration token (see `pack_group`)
   /// Nats per token that it is expected to add; without text the group's share of all weights times
   /// `error`, which has no unit.
   double predicted_kl = 0;
@@ -54,7 +55,7 @@ struct TensorGroup {
 /// A group packed in memory, all experts, to be run in the place of the original.
 struct PackedGroup {
   std::vector<std::byte> bytes;
-  std::vector<quant::PackedMatrix> parts;  ///< into `bytes`
+  std::vector<quant::CorrectedMatrix> parts;  ///< into `bytes`
   double error = 0;
 
   PackedGroup() = default;

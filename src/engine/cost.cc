@@ -18,14 +18,14 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
     const double used = traits.per_expert ? spec.moe.top_k : 1;
     std::uint64_t bytes = 0;
     for (std::uint32_t part = 0; part < parts; ++part) {
-      bytes += checkpoint.at(role, layer, ExpertId{part}).bytes().value;
+      bytes += checkpoint.at(role, layer, ExpertId{part}).stored_bytes().value;
     }
     const double touched = used * static_cast<double>(bytes) / static_cast<double>(parts);
     cost.weight_bytes += touched;
     if (traits.per_expert) cost.expert_bytes += touched;
     const model::TensorRef one = checkpoint.at(role, layer);
     if (traits.is_matrix || role == Role::kRouter) {
-      cost.multiply_adds += static_cast<std::uint64_t>(used) * one.rows * one.cols;
+      cost.multiply_adds += static_cast<std::uint64_t>(used) * one.multiply_adds();
     }
   });
   const model::TensorRef embedding = checkpoint.at(Role::kTokenEmbedding);
@@ -33,8 +33,8 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
       spec.tie_word_embeddings ? embedding : checkpoint.at(Role::kOutput);
   cost.embedding_row_bytes = embedding.row_bytes();
   cost.weight_bytes +=
-      static_cast<double>(embedding.row_bytes()) + static_cast<double>(output.bytes().value);
-  cost.output_multiply_adds = std::uint64_t{output.rows} * output.cols;
+      static_cast<double>(embedding.row_bytes()) + static_cast<double>(output.stored_bytes().value);
+  cost.output_multiply_adds = output.multiply_adds();
   cost.kv_bytes_per_position = kv_bytes_per_position(spec, kv_type);
   return cost;
 }

@@ -153,9 +153,9 @@ void Engine::settle() const {
   state_->mapped->wait_until_settled();
 }
 
-void Engine::override_weights(Role role, LayerId layer, std::vector<quant::PackedMatrix> parts) {
-  for (const quant::PackedMatrix& part : parts) {
-    const std::size_t bytes = kernels::matmul_scratch_bytes(part);
+void Engine::override_weights(Role role, LayerId layer, std::vector<quant::CorrectedMatrix> parts) {
+  for (const quant::CorrectedMatrix& part : parts) {
+    const std::size_t bytes = multiply_scratch_bytes(part);
     for (os::AlignedBuffer& area : state_->scratch) {
       if (area.size() < bytes) area = os::AlignedBuffer(bytes);
     }
@@ -200,7 +200,7 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
 }
 
 void Engine::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out) {
-  const quant::PackedMatrix& output = state_->weights.matrix(state_->overrides, Role::kOutput);
+  const quant::CorrectedMatrix& output = state_->weights.matrix(state_->overrides, Role::kOutput);
   state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
   const OpTimer timer(state_->profile, Op::kOutput);
   multiply(state_->compute(), output, state_->output_input, {}, out);

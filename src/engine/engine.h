@@ -18,6 +18,7 @@
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
+#include "quant/corrected_matrix.h"
 #include "tensor/matrix.h"
 #include "text/tokenizer.h"
 
@@ -87,7 +88,7 @@ class Engine {
 
   /// Computes with `parts` (borrowed; one per expert, or one) in the place of the model's own
   /// matrices of this role and layer, until `restore_weights`. Shapes must be the same.
-  void override_weights(model::Role role, LayerId layer, std::vector<quant::PackedMatrix> parts);
+  void override_weights(model::Role role, LayerId layer, std::vector<quant::CorrectedMatrix> parts);
   void restore_weights();
 
  private:

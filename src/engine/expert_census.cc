@@ -11,7 +11,7 @@ ExpertCensus::ExpertCensus(const model::Checkpoint& checkpoint)
     auto& bytes = expert_bytes_[index(layer)];
     bytes.resize(checkpoint.part_count(role, layer));
     for (std::uint32_t expert = 0; expert < bytes.size(); ++expert) {
-      bytes[expert] += checkpoint.at(role, layer, ExpertId{expert}).bytes().value;
+      bytes[expert] += checkpoint.at(role, layer, ExpertId{expert}).stored_bytes().value;
     }
   });
 }

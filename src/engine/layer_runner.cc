@@ -179,9 +179,9 @@ void LayerRunner::run(std::span<const std::size_t> lengths, tensor::MatrixView<f
   state.add_block(hidden);
 }
 
-void LayerRunner::override_weights(Role role, std::vector<quant::PackedMatrix> parts) {
-  for (const quant::PackedMatrix& part : parts) {
-    const std::size_t bytes = kernels::matmul_scratch_bytes(part);
+void LayerRunner::override_weights(Role role, std::vector<quant::CorrectedMatrix> parts) {
+  for (const quant::CorrectedMatrix& part : parts) {
+    const std::size_t bytes = multiply_scratch_bytes(part);
     for (os::AlignedBuffer& area : state_->scratch) {
       if (area.size() < bytes) area = os::AlignedBuffer(bytes);
     }
@@ -213,7 +213,7 @@ void LayerRunner::normalize_output(tensor::MatrixView<float> hidden, Observer* o
 }
 
 void LayerRunner::logits(tensor::MatrixView<const float> hidden, tensor::MatrixView<float> out) {
-  const quant::PackedMatrix& output = state_->weights->matrix(state_->overrides, Role::kOutput);
+  const quant::CorrectedMatrix& output = state_->weights->matrix(state_->overrides, Role::kOutput);
   state_->output_input.assign(state_->compute(), hidden, wants_codes(output));
   multiply(state_->compute(), output, state_->output_input, {}, out);
 }
@@ -223,7 +223,7 @@ Bytes LayerRunner::largest_weights(const model::Checkpoint& checkpoint) {
   std::uint64_t output = 0;
   checkpoint.for_each_role([&](Role role, LayerId layer) {
     const std::uint64_t bytes =
-        checkpoint.at(role, layer).bytes().value * checkpoint.part_count(role, layer);
+        checkpoint.at(role, layer).stored_bytes().value * checkpoint.part_count(role, layer);
     if (model::traits(role).per_layer) {
       layers[index(layer)] += bytes;
     } else {

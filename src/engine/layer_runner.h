@@ -15,6 +15,7 @@
 #include "engine/observer.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
+#include "quant/corrected_matrix.h"
 #include "tensor/matrix.h"
 
 namespace winnow::engine {
@@ -51,7 +52,7 @@ class LayerRunner {
   /// Computes with `parts` (borrowed; one per expert, or one) in the place of the loaded matrices
   /// of this role, until `restore_weights` or the next load. Shapes must be the same. The output
   /// matrix of tied embeddings is the embedding.
-  void override_weights(model::Role role, std::vector<quant::PackedMatrix> parts);
+  void override_weights(model::Role role, std::vector<quant::CorrectedMatrix> parts);
   void restore_weights();
 
   /// Reads the output norm and the output matrix, after freeing what was loaded before.

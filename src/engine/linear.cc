@@ -17,7 +17,55 @@ constexpr std::size_t kLeastRows = 16;
 constexpr std::size_t kPartsPerThread = 4;
 constexpr std::size_t kMostRows = 512;
 
+// A correction is computed for so many tokens and rows at a time.
+constexpr std::size_t kCorrectedTokens = 32;
+constexpr std::size_t kCorrectedRows = 128;
+
+std::size_t whole_lines(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/// What a correction needs of a worker's scratch: the kernels' own part comes first.
+struct CorrectionScratch {
+  std::size_t kernel, inner, product;  // bytes
+
+  explicit CorrectionScratch(const quant::CorrectedMatrix& w)
+      : kernel(whole_lines(std::max(kernels::matmul_scratch_bytes(w.left),
+                                    kernels::matmul_scratch_bytes(w.right)))),
+        inner(whole_lines(kCorrectedTokens * w.rank() * sizeof(float))),
+        product(kCorrectedTokens * kCorrectedRows * sizeof(float)) {}
+  std::size_t total() const { return kernel + inner + product; }
+};
+
+/// y += left (right x) for rows [rows.begin, rows.end) of y. Every part of the rows makes right x
+/// again: rank / rows of the matrix's own work, for which no thread has to wait for another.
+void add_correction(const Compute& compute, const quant::CorrectedMatrix& w, os::Range rows,
+                    tensor::MatrixView<const float> x, tensor::MatrixView<float> y,
+                    std::byte* scratch) {
+  const CorrectionScratch sizes(w);
+  auto* const inner = reinterpret_cast<float*>(scratch + sizes.kernel);
+  auto* const product = reinterpret_cast<float*>(scratch + sizes.kernel + sizes.inner);
+  for (std::size_t token = 0; token < x.rows; token += kCorrectedTokens) {
+    const std::size_t tokens = std::min(kCorrectedTokens, x.rows - token);
+    const tensor::MatrixView<float> inner_view{inner, tokens, w.rank(), w.rank()};
+    compute.kernels.matmul_floats(w.right, 0, w.rank(), x.rows_from(token, tokens), inner_view,
+                                  scratch);
+    for (std::size_t row = rows.begin; row < rows.end; row += kCorrectedRows) {
+      const std::size_t count = std::min(kCorrectedRows, rows.end - row);
+      const quant::PackedMatrix left{w.left.codec, w.left.row(row), count, w.rank()};
+      const tensor::MatrixView<float> out{product, tokens, count, count};
+      compute.kernels.matmul_floats(left, 0, count, inner_view, out, scratch);
+      for (std::size_t t = 0; t < tokens; ++t) {
+        compute.kernels.axpy(1.0F, out.row(t).data(), y.row(token + t).data() + row, count);
+      }
+    }
+  }
+}
+
 }  // namespace
+
+std::size_t multiply_scratch_bytes(const quant::CorrectedMatrix& w) {
+  const std::size_t own = kernels::matmul_scratch_bytes(w);
+  return w.corrected() ? std::max(own, CorrectionScratch(w).total()) : own;
+}
 
 std::size_t row_parts(std::size_t rows, unsigned threads) {
   const std::size_t shared = std::max(std::size_t{threads} * kPartsPerThread, rows / kMostRows);
@@ -41,7 +89,7 @@ void LinearInput::assign(const Compute& compute, tensor::MatrixView<const float>
   });
 }
 
-void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Range rows,
+void multiply_rows(const Compute& compute, const quant::CorrectedMatrix& w, os::Range rows,
                    const Operand& x, tensor::MatrixView<float> y, unsigned worker) {
   std::byte* scratch = compute.scratch[worker].data();
   if (wants_codes(w)) {
@@ -51,6 +99,9 @@ void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Ran
     WINNOW_DCHECK(x.values.rows == y.rows && x.values.cols == w.cols);
     compute.kernels.matmul_floats(w, rows.begin, rows.end, x.values, y, scratch);
   }
+  if (!w.corrected()) return;
+  WINNOW_DCHECK(x.values.rows == y.rows && x.values.cols == w.cols);
+  add_correction(compute, w, rows, x.values, y, scratch);
 }
 
 AlignedParts::AlignedParts(std::size_t total, std::size_t wanted) : total_(total) {
@@ -74,7 +125,7 @@ void quantize_columns(const Compute& compute, std::span<const float> x, std::siz
                                        out.sums(row) + cols.begin / kernels::kActivationSumGroup);
 }
 
-void multiply(const Compute& compute, const quant::PackedMatrix& w, const LinearInput& x,
+void multiply(const Compute& compute, const quant::CorrectedMatrix& w, const LinearInput& x,
               std::span<const float> bias, tensor::MatrixView<float> y) {
   WINNOW_CHECK(w.cols == x.values().cols && y.cols == w.rows && y.rows == x.values().rows);
   const std::size_t parts = row_parts(w.rows, compute.pool.size());

@@ -12,7 +12,7 @@
 #include "kernels/kernels.h"
 #include "os/aligned_buffer.h"
 #include "os/thread_pool.h"
-#include "quant/codec.h"
+#include "quant/corrected_matrix.h"
 #include "tensor/matrix.h"
 
 namespace winnow::engine {
@@ -60,21 +60,30 @@ class LinearInput {
 
 /// True when a matrix of this codec multiplies int8 codes.
 inline bool wants_codes(const quant::PackedMatrix& w) { return !w.codec->is_float(); }
+/// True when it multiplies f32 values, alone or beside codes.
+inline bool wants_values(const quant::CorrectedMatrix& w) {
+  return w.codec->is_float() || w.corrected();
+}
 
-/// Rows `rows` of y = x W^T. x: y.rows tokens; y: [tokens, out_features]. Runs on the calling
-/// thread with worker `worker`'s scratch.
-void multiply_rows(const Compute& compute, const quant::PackedMatrix& w, os::Range rows,
+/// Bytes of scratch that one worker needs to multiply with `w`.
+std::size_t multiply_scratch_bytes(const quant::CorrectedMatrix& w);
+
+/// Rows `rows` of y = x W^T, and of x (left right)^T where w is corrected, for which x needs its
+/// f32 values. x: y.rows tokens; y: [tokens, out_features]. Runs on the calling thread with worker
+/// `worker`'s scratch.
+void multiply_rows(const Compute& compute, const quant::CorrectedMatrix& w, os::Range rows,
                    const Operand& x, tensor::MatrixView<float> y, unsigned worker);
 /// The same for rows [first_row, end_row) and tokens [first_token, first_token + y.rows) of x.
-inline void multiply_rows(const Compute& compute, const quant::PackedMatrix& w,
+inline void multiply_rows(const Compute& compute, const quant::CorrectedMatrix& w,
                           std::size_t first_row, std::size_t end_row, const LinearInput& x,
                           std::size_t first_token, tensor::MatrixView<float> y, unsigned worker) {
   multiply_rows(compute, w, {first_row, end_row}, x.operand().slice(first_token, y.rows), y,
                 worker);
 }
 
-/// y = x W^T + bias in parallel over rows; bias may be empty. y: [tokens, out_features].
-void multiply(const Compute& compute, const quant::PackedMatrix& w, const LinearInput& x,
+/// y = x W^T + bias in parallel over rows, corrected as above; bias may be empty.
+/// y: [tokens, out_features].
+void multiply(const Compute& compute, const quant::CorrectedMatrix& w, const LinearInput& x,
               std::span<const float> bias, tensor::MatrixView<float> y);
 
 /// Number of parts to cut `rows` rows into: enough for the threads to balance, none too small to

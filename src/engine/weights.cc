@@ -7,7 +7,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "kernels/kernels.h"
+#include "engine/linear.h"
 
 namespace winnow::engine {
 
@@ -31,6 +31,24 @@ const std::byte* find(const os::MappedFiles& mapped, const model::Checkpoint& ch
 /// Kept as the file has it; other roles become F32 vectors.
 bool is_packed(Role role) { return model::traits(role).is_matrix || role == Role::kRouter; }
 
+/// Factors are few and plain, so that damage is found here and not in the results.
+void require_finite_factors(const model::Checkpoint& checkpoint, const model::TensorRef& ref) {
+  if (ref.low_rank == nullptr) return;
+  for (const model::TensorRef* factor : {&ref.low_rank->left, &ref.low_rank->right}) {
+    std::vector<float> values(factor->rows * factor->cols);
+    checkpoint.read_floats(*factor, 0, factor->rows, values);
+  }
+}
+
+/// Calls visit(ref, packed) for the matrix and its factors.
+template <typename Visit>
+void visit_packed(const model::TensorRef& ref, quant::CorrectedMatrix& matrix, Visit visit) {
+  visit(ref, matrix);
+  if (ref.low_rank == nullptr) return;
+  visit(ref.low_rank->left, matrix.left);
+  visit(ref.low_rank->right, matrix.right);
+}
+
 }  // namespace
 
 DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped,
@@ -48,29 +66,36 @@ DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::Mapped
     });
   };
   std::uint64_t total = 0;
-  for_each_dense([&](Role role, const model::TensorRef& ref, Slot& target) {
-    if (!is_packed(role)) return;
-    target.matrix = {&ref.codec(), nullptr, ref.rows, ref.cols};
-    if (mapped != nullptr) target.matrix.data = find(*mapped, checkpoint, ref);
-    if (target.matrix.data != nullptr) {
+  const auto place = [&](const model::TensorRef& ref, quant::PackedMatrix& matrix) {
+    matrix = {&ref.codec(), nullptr, ref.rows, ref.cols};
+    if (mapped != nullptr) matrix.data = find(*mapped, checkpoint, ref);
+    if (matrix.data != nullptr) {
       mapped_ += ref.bytes().value;
     } else {
       total = checked_align_up(total + ref.bytes().value, kAlignment).value();
     }
+  };
+  for_each_dense([&](Role role, const model::TensorRef& ref, Slot& target) {
+    if (!is_packed(role)) return;
+    require_finite_factors(checkpoint, ref);
+    visit_packed(ref, target.matrix, place);
   });
   buffer_ = os::AlignedBuffer(total);
   std::uint64_t position = 0;
-  for_each_dense([&](Role role, const model::TensorRef& ref, Slot& target) {
-    if (!is_packed(role)) {
-      target.values.resize(ref.cols);
-      checkpoint.read_floats(ref, 0, 1, target.values);
-      return;
-    }
-    if (target.matrix.data != nullptr) return;
-    target.matrix.data = buffer_.data() + position;
+  const auto read = [&](const model::TensorRef& ref, quant::PackedMatrix& matrix) {
+    if (matrix.data != nullptr) return;
+    matrix.data = buffer_.data() + position;
     checkpoint.read_rows(ref, 0, ref.rows, buffer_.bytes().subspan(position, ref.bytes().value));
     position = checked_align_up(position + ref.bytes().value, kAlignment).value();
     log.progress("loading", position, total, "bytes");
+  };
+  for_each_dense([&](Role role, const model::TensorRef& ref, Slot& target) {
+    if (is_packed(role)) {
+      visit_packed(ref, target.matrix, read);
+    } else {
+      target.values.resize(ref.cols);
+      checkpoint.read_floats(ref, 0, 1, target.values);
+    }
   });
 }
 
@@ -79,10 +104,10 @@ std::size_t DenseWeights::slot(Role role, LayerId layer) const {
   return row * model::kNumRoles + static_cast<std::size_t>(role);
 }
 
-const quant::PackedMatrix& DenseWeights::matrix(const WeightOverrides& overrides, Role role,
-                                                LayerId layer) const {
+const quant::CorrectedMatrix& DenseWeights::matrix(const WeightOverrides& overrides, Role role,
+                                                   LayerId layer) const {
   if (role == Role::kOutput && tied_) role = Role::kTokenEmbedding;
-  const quant::PackedMatrix& found = slots_[slot(role, layer)].matrix;
+  const quant::CorrectedMatrix& found = slots_[slot(role, layer)].matrix;
   WINNOW_CHECK(found.codec != nullptr);
   return overrides.resolve(role, layer, 0, found);
 }
@@ -95,7 +120,7 @@ std::size_t DenseWeights::scratch_bytes() const {
   std::size_t most = 0;
   for (const Slot& slot : slots_) {
     if (slot.matrix.codec != nullptr) {
-      most = std::max(most, kernels::matmul_scratch_bytes(slot.matrix));
+      most = std::max(most, multiply_scratch_bytes(slot.matrix));
     }
   }
   return most;
@@ -107,7 +132,14 @@ experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint, 
   if (!spec.is_moe_layer(layer)) return catalogue;
   for (std::uint32_t e = 0; e < spec.moe.num_experts; ++e) {
     const auto at = [&](Role role) {
-      return location(checkpoint, checkpoint.at(role, layer, ExpertId{e}));
+      const model::TensorRef ref = checkpoint.at(role, layer, ExpertId{e});
+      require_finite_factors(checkpoint, ref);
+      experts::CorrectedLocation found(location(checkpoint, ref));
+      if (ref.low_rank != nullptr) {
+        found.left = location(checkpoint, ref.low_rank->left);
+        found.right = location(checkpoint, ref.low_rank->right);
+      }
+      return found;
     };
     catalogue[index(layer)].push_back(
         {at(Role::kExpertGateProj), at(Role::kExpertUpProj), at(Role::kExpertDownProj)});
@@ -128,7 +160,10 @@ std::size_t scratch_bytes(const experts::ExpertCatalogue& catalogue) {
   for (const auto& layer : catalogue) {
     for (const experts::ExpertLocation& expert : layer) {
       for (const auto* m : {&expert.gate_proj, &expert.up_proj, &expert.down_proj}) {
-        most = std::max(most, kernels::matmul_scratch_bytes({m->codec, nullptr, m->rows, m->cols}));
+        quant::CorrectedMatrix matrix(m->codec, nullptr, m->rows, m->cols);
+        matrix.left = {m->left.codec, nullptr, m->left.rows, m->left.cols};
+        matrix.right = {m->right.codec, nullptr, m->right.rows, m->right.cols};
+        most = std::max(most, multiply_scratch_bytes(matrix));
       }
     }
   }

@@ -13,7 +13,7 @@
 #include "model/checkpoint.h"
 #include "os/aligned_buffer.h"
 #include "os/mapped_files.h"
-#include "quant/codec.h"
+#include "quant/corrected_matrix.h"
 
 namespace winnow::engine {
 
@@ -22,8 +22,8 @@ namespace winnow::engine {
 class DenseWeights {
  public:
   /// Matrices lie where `mapped` (borrowed; null: none) has their file and are read otherwise;
-  /// vectors are read and converted. Throws Error{kBadData, kSystem} as reading does; vectors with
-  /// NaN or infinity are refused with the tensor's name.
+  /// vectors are read and converted. Throws Error{kBadData, kSystem} as reading does; vectors and
+  /// corrections with NaN or infinity are refused with the tensor's name.
   DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log);
 
   using Wanted = std::function<bool(model::Role, LayerId)>;
@@ -33,8 +33,8 @@ class DenseWeights {
 
   /// A matrix that the model has, or what stands in for it; `layer` is ignored for roles without
   /// layers. With tied embeddings kOutput is the embedding.
-  const quant::PackedMatrix& matrix(const WeightOverrides& overrides, model::Role role,
-                                    LayerId layer = {}) const;
+  const quant::CorrectedMatrix& matrix(const WeightOverrides& overrides, model::Role role,
+                                       LayerId layer = {}) const;
   /// A vector (norm weight, bias); empty when the model has none.
   std::span<const float> vector(model::Role role, LayerId layer = {}) const;
   Bytes memory() const { return {buffer_.size() + mapped_}; }
@@ -43,7 +43,7 @@ class DenseWeights {
 
  private:
   struct Slot {
-    quant::PackedMatrix matrix;
+    quant::CorrectedMatrix matrix;
     std::vector<float> values;
   };
   std::size_t slot(model::Role role, LayerId layer) const;
@@ -55,6 +55,7 @@ class DenseWeights {
 };
 
 /// Byte ranges of all routed experts of the checkpoint, whose files the catalogue points to.
+/// Throws Error{kBadData} with the tensor's name for corrections with NaN or infinity.
 experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint);
 /// Of one layer; those of the others are left out.
 experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint, LayerId layer);

@@ -71,6 +71,16 @@ class ResidentStore final : public ExpertStore {
     return {matrix.codec, data, matrix.rows, matrix.cols};
   }
 
+  /// The matrix and, where it is corrected, its factors.
+  template <typename Visit>
+  static void visit_corrected(const CorrectedLocation& from, quant::CorrectedMatrix& to,
+                              Visit visit) {
+    visit(from, to);
+    if (from.right.codec == nullptr) return;
+    visit(from.left, to.left);
+    visit(from.right, to.right);
+  }
+
   /// Visits matrices in file-independent order: layer, expert, gate, up, down.
   template <typename Visit>
   void for_each_matrix(const ExpertCatalogue& catalogue, Visit visit) {
@@ -80,9 +90,9 @@ class ResidentStore final : public ExpertStore {
       for (std::size_t expert = 0; expert < catalogue[layer].size(); ++expert) {
         const ExpertLocation& from = catalogue[layer][expert];
         ExpertMatrices& to = layers_[layer][expert];
-        visit(from.gate_proj, to.gate_proj);
-        visit(from.up_proj, to.up_proj);
-        visit(from.down_proj, to.down_proj);
+        visit_corrected(from.gate_proj, to.gate_proj, visit);
+        visit_corrected(from.up_proj, to.up_proj, visit);
+        visit_corrected(from.down_proj, to.down_proj, visit);
       }
     }
   }

@@ -95,6 +95,27 @@ TEST(ResidentStore, HandsOutEachRequestedExpertOnceWithItsBytes) {
   EXPECT_FALSE(batch->next_ready().has_value());
 }
 
+TEST(ResidentStore, HandsOutTheFactorsOfACorrectionWithItsMatrixAlone) {
+  const NumberedFile file(file_size(1));
+  ExpertCatalogue locations = catalogue(file, 1);
+  const Bytes without = make_resident_store(locations)->memory();
+  locations[0][0].down_proj.left = locations[2][0].gate_proj;  // any places in the file will do
+  locations[0][0].down_proj.right = locations[2][0].up_proj;
+  const auto store = make_resident_store(locations);
+  const std::vector<ExpertId> wanted = {ExpertId{0}};
+  const auto expert = store->request(LayerId{0}, wanted, Priority::kDemand)->next_ready();
+  ASSERT_TRUE(expert.has_value());
+  const auto& matrices = std::get<ExpertMatrices>(expert->form());
+  EXPECT_FALSE(matrices.gate_proj.corrected());
+  EXPECT_FALSE(matrices.up_proj.corrected());
+  ASSERT_TRUE(matrices.down_proj.corrected());
+  EXPECT_EQ(matrices.down_proj.rank(), kInner);
+  expect_bytes_from(matrices.down_proj, 3 + 2 * kMatrixBytes);
+  expect_bytes_from(matrices.down_proj.left, 3 + 3 * kMatrixBytes);
+  expect_bytes_from(matrices.down_proj.right, 3 + 4 * kMatrixBytes);
+  EXPECT_GE(store->memory(), without);
+}
+
 TEST(ResidentStore, NeedsTheFileNoLongerOnceItIsMade) {
   std::unique_ptr<ExpertStore> store;
   {

@@ -16,15 +16,15 @@
 #include "base/units.h"
 #include "os/file.h"
 #include "os/mapped_files.h"
-#include "quant/codec.h"
+#include "quant/corrected_matrix.h"
 
 namespace winnow::experts {
 
 /// A feed-forward expert: y = down(silu(gate(x)) * up(x)).
 struct ExpertMatrices {
-  quant::PackedMatrix gate_proj;  ///< [moe_intermediate_size, hidden_size]
-  quant::PackedMatrix up_proj;    ///< [moe_intermediate_size, hidden_size]
-  quant::PackedMatrix down_proj;  ///< [hidden_size, moe_intermediate_size]
+  quant::CorrectedMatrix gate_proj;  ///< [moe_intermediate_size, hidden_size]
+  quant::CorrectedMatrix up_proj;    ///< [moe_intermediate_size, hidden_size]
+  quant::CorrectedMatrix down_proj;  ///< [hidden_size, moe_intermediate_size]
 };
 
 /// What an expert is made of; further kinds (constant vectors, shared bases) are further
@@ -99,7 +99,7 @@ class ExpertStore {
   virtual Bytes memory() const = 0;
 };
 
-/// Where one matrix of an expert lies on disk.
+/// Where a packed matrix lies on disk.
 struct MatrixLocation {
   const os::RandomAccessFile* file = nullptr;
   std::uint64_t offset = 0;
@@ -107,8 +107,16 @@ struct MatrixLocation {
   std::size_t rows = 0;
   std::size_t cols = 0;
 };
+/// One matrix of an expert, with its correction where it has one: else those have no codec.
+struct CorrectedLocation : MatrixLocation {
+  CorrectedLocation() = default;
+  // Implicit: a matrix without a correction is one. An aggregate would take the next matrices of a
+  // list for its factors. NOLINTNEXTLINE(google-explicit-constructor)
+  CorrectedLocation(const MatrixLocation& matrix) : MatrixLocation(matrix) {}
+  MatrixLocation left, right;
+};
 struct ExpertLocation {
-  MatrixLocation gate_proj, up_proj, down_proj;
+  CorrectedLocation gate_proj, up_proj, down_proj;
 };
 /// [layer][expert]; layers without experts are empty.
 using ExpertCatalogue = std::vector<std::vector<ExpertLocation>>;

@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoint.h"
 
+#include <algorithm>
 #include <cmath>
 #include <unordered_set>
 
 #include "base/error.h"
+#include "model/extended_layout.h"
 #include "model/tokenizer_metadata.h"
 #include "text/tokenizer_json.h"
 
@@ -55,6 +57,7 @@ Checkpoint Checkpoint::open(const std::filesystem::path& path) {
 Checkpoint Checkpoint::from_file(std::unique_ptr<formats::ModelFile> file) {
   Checkpoint checkpoint;
   checkpoint.file_ = std::move(file);
+  require_readable_layout(*checkpoint.file_);
   checkpoint.spec_ = read_spec(*checkpoint.file_, checkpoint.architecture_);
   checkpoint.spec_.architecture = std::string(checkpoint.architecture_->gguf_name);
   check_spec(checkpoint.spec_, checkpoint.file_->name());
@@ -95,14 +98,66 @@ void Checkpoint::locate_tensors() {
     std::vector<TensorRef>& refs = refs_[key(role, layer)];
     for (std::size_t part = 0; part < parts; ++part) {
       refs.push_back(locate(role, layer, part, *shape));
-      used.insert(refs.back().info->name);
-      num_parameters_ += refs.back().rows * refs.back().cols;
-      tensor_bytes_ += refs.back().bytes();
+      TensorRef& ref = refs.back();
+      used.insert(ref.info->name);
+      ref.low_rank = locate_low_rank(role, layer, part, *shape);
+      if (ref.low_rank != nullptr) {
+        used.insert(ref.low_rank->left.info->name);
+        used.insert(ref.low_rank->right.info->name);
+      }
+      num_parameters_ += ref.rows * ref.cols;
+      tensor_bytes_ += ref.stored_bytes();
+      correction_bytes_ += {ref.stored_bytes().value - ref.bytes().value};
     }
   });
   for (const auto& tensor : file_->tensors()) {
-    if (!used.contains(tensor.name)) unused_.push_back(tensor.name);
+    if (used.contains(tensor.name)) continue;
+    if (is_low_rank_name(tensor.name)) {
+      fail_data("{}: tensor '{}' corrects no matrix of this model", file_->name(), tensor.name);
+    }
+    unused_.push_back(tensor.name);
   }
+}
+
+TensorRef Checkpoint::locate_factor(const formats::TensorInfo& info, Role role, std::size_t part,
+                                    const tensor::Shape& shape) const {
+  const tensor::Shape stacked{spec_.moe.num_experts, shape[0], shape[1]};
+  const tensor::Shape& expected = traits(role).per_expert ? stacked : shape;
+  if (info.shape != expected) {
+    fail_data("{}: tensor '{}' has shape {}; expected {}", file_->name(), info.name,
+              info.shape.to_string(), expected.to_string());
+  }
+  if (info.codec == nullptr || !info.codec->is_float()) {
+    fail_data("{}: tensor '{}' has type {}; a correction is F16, BF16 or F32", file_->name(),
+              info.name, info.type_name);
+  }
+  TensorRef ref{&info, 0, shape[0], shape[1]};
+  ref.offset = part * ref.bytes().value;
+  return ref;
+}
+
+const LowRankRef* Checkpoint::locate_low_rank(Role role, LayerId layer, std::size_t part,
+                                              const tensor::Shape& shape) {
+  if (file_->format() != "GGUF" || !may_be_corrected(role)) return nullptr;
+  const std::string left_name = low_rank_name(role, layer, LowRankSide::kLeft);
+  const std::string right_name = low_rank_name(role, layer, LowRankSide::kRight);
+  const formats::TensorInfo* left = file_->find(left_name);
+  const formats::TensorInfo* right = file_->find(right_name);
+  if (left == nullptr && right == nullptr) return nullptr;
+  if (left == nullptr || right == nullptr) {
+    fail_data("{}: tensor '{}' is there without '{}'; a correction is both; is the file damaged?",
+              file_->name(), left == nullptr ? right_name : left_name,
+              left == nullptr ? left_name : right_name);
+  }
+  const std::uint64_t rank = left->shape.row_length();
+  if (rank > std::min(shape[0], shape[1])) {
+    fail_data("{}: tensor '{}' has rank {}; at most {} can be of use", file_->name(), left_name,
+              rank, std::min(shape[0], shape[1]));
+  }
+  corrections_.push_back(std::make_unique<LowRankRef>());
+  *corrections_.back() = {locate_factor(*left, role, part, {shape[0], rank}),
+                          locate_factor(*right, role, part, {rank, shape[1]})};
+  return corrections_.back().get();
 }
 
 const formats::TensorInfo* Checkpoint::fused_tensor(Role role, LayerId layer) const {
@@ -189,10 +244,27 @@ void Checkpoint::read_floats(const TensorRef& ref, std::size_t first, std::size_
   std::vector<std::byte> packed(count * ref.row_bytes());
   read_rows(ref, first, count, packed);
   ref.codec().decode(packed.data(), out.size() / ref.codec().block_size, out.data());
+  if (ref.low_rank != nullptr)
+    add_correction(*ref.low_rank, first, {out.data(), count, ref.cols, ref.cols});
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (!std::isfinite(out[i])) {
       fail_data("{}: tensor '{}' holds {} in row {}, column {}; the weights are damaged",
                 file_->name(), ref.info->name, out[i], first + i / ref.cols, i % ref.cols);
+    }
+  }
+}
+
+void Checkpoint::add_correction(const LowRankRef& correction, std::size_t first,
+                                tensor::MatrixView<float> rows) const {
+  const std::size_t rank = correction.right.rows;
+  tensor::Matrix<float> left(rows.rows, rank);
+  tensor::Matrix<float> right(rank, rows.cols);
+  read_floats(correction.left, first, rows.rows, left.flat());
+  read_floats(correction.right, 0, rank, right.flat());
+  for (std::size_t r = 0; r < rows.rows; ++r) {
+    for (std::size_t k = 0; k < rank; ++k) {
+      const float factor = left.row(r)[k];
+      for (std::size_t j = 0; j < rows.cols; ++j) rows.row(r)[j] += factor * right.row(k)[j];
     }
   }
 }

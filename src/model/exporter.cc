@@ -80,7 +80,8 @@ void copy_general_keys(const Checkpoint& source, formats::Metadata& metadata) {
   }
 }
 
-formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options) {
+formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options,
+                                std::span<const ExportTensor> plan) {
   const ModelSpec& spec = source.spec();
   formats::Metadata metadata("output");
   metadata.set("general.architecture", spec.architecture);
@@ -95,6 +96,9 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
   source.architecture().write_gguf(spec, metadata);
   write_tokenizer_metadata(source.tokenizer_spec(), metadata);
   for (const auto& [key, value] : options.metadata) metadata.set(key, value);
+  const bool extended = std::any_of(plan.begin(), plan.end(),
+                                    [](const ExportTensor& t) { return t.factor.has_value(); });
+  if (extended) write_extended_layout(metadata);
   return metadata;
 }
 
@@ -191,7 +195,7 @@ void write_part(const Checkpoint& source, const Part& part, formats::ModelWriter
                 os::ThreadPool& pool, Log& log) {
   const auto& [ref, codec, importance, rows, head_order] = part;
   // Encoding again what is packed so already could only lose.
-  const bool copy = &ref.codec() == &codec;
+  const bool copy = &ref.codec() == &codec && ref.low_rank == nullptr;
   std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
   const std::size_t head_dim = source.spec().head_dim;
   if (head_order) chunk = (chunk + head_dim - 1) / head_dim * head_dim;  // whole heads
@@ -239,6 +243,59 @@ void encode_rows(const quant::Codec& codec, std::span<const float> weights, std:
   });
 }
 
+namespace {
+
+/// The order that the rows of the role's heads change to; nothing: they stay.
+std::optional<RotaryPairs> changed_head_order(const Checkpoint& source,
+                                              const ExportOptions& options, Role role) {
+  const RotaryPairs pairs = options.format == OutputFormat::kGguf
+                                ? source.architecture().gguf_rotary_pairs
+                                : RotaryPairs::kHalves;
+  if (pairs == source.spec().rotary_pairs || !is_rotated(role)) return std::nullopt;
+  return pairs;
+}
+
+/// One factor of one matrix; returns its bytes. Rows of a left factor belong to those of the
+/// matrix.
+std::uint64_t write_factor(const Checkpoint& source, const ExportOptions& options,
+                           const ExportTensor& tensor, ExpertId expert,
+                           formats::ModelWriter& writer) {
+  std::vector<std::byte> bytes(planned_bytes(std::span(&tensor, 1)).value / tensor.parts);
+  options.factor(tensor.role, tensor.layer, expert, *tensor.factor, bytes);
+  const auto head_order = changed_head_order(source, options, tensor.role);
+  if (head_order && *tensor.factor == LowRankSide::kLeft) {
+    const std::size_t rows = source.at(tensor.role, tensor.layer, expert).rows;
+    reorder_heads(bytes, bytes.size() / rows, source.spec().head_dim, *head_order);
+  }
+  writer.append(bytes);
+  return bytes.size();
+}
+
+/// The two tensors of a correction, all experts stacked as the matrix itself.
+void plan_correction(const Checkpoint& source, const ExportOptions& options, Role role,
+                     LayerId layer, std::vector<ExportTensor>& plan) {
+  if (!options.correction_rank || !may_be_corrected(role)) return;
+  const std::uint64_t rank = options.correction_rank(role, layer);
+  if (rank == 0) return;
+  const tensor::Shape shape = *expected_shape(source.spec(), role, layer);
+  const auto parts = static_cast<std::uint32_t>(source.part_count(role, layer));
+  for (const LowRankSide side : {LowRankSide::kLeft, LowRankSide::kRight}) {
+    const bool left = side == LowRankSide::kLeft;
+    const std::uint64_t rows = left ? shape[0] : rank;
+    const std::uint64_t cols = left ? rank : shape[1];
+    const auto stacked =
+        traits(role).per_expert ? tensor::Shape{parts, rows, cols} : tensor::Shape{rows, cols};
+    plan.push_back({{low_rank_name(role, layer, side), &plain_codec("F16"), stacked},
+                    role,
+                    layer,
+                    0,
+                    parts,
+                    side});
+  }
+}
+
+}  // namespace
+
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options) {
   refuse_unused(source);
   std::vector<ExportTensor> plan;
@@ -251,6 +308,7 @@ std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOpti
           traits(role).per_expert ? tensor::Shape{parts, shape[0], shape[1]} : shape;
       const std::string name = expand_pattern(traits(role).gguf_pattern, layer);
       plan.push_back({{name, &codec, stacked}, role, layer, 0, parts});
+      plan_correction(source, options, role, layer, plan);
       return;
     }
     const std::string_view pattern = hf_pattern(source.architecture(), role);
@@ -271,8 +329,8 @@ Bytes planned_bytes(std::span<const ExportTensor> plan) {
 }
 
 Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) {
-  return formats::gguf_file_size(gguf_metadata(source, options),
-                                 planned_tensors(plan_export(source, options)));
+  const std::vector<ExportTensor> plan = plan_export(source, options);
+  return formats::gguf_file_size(gguf_metadata(source, options, plan), planned_tensors(plan));
 }
 
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
@@ -281,18 +339,14 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
   std::vector<formats::PlannedTensor> planned = planned_tensors(plan);
   const auto writer =
       options.format == OutputFormat::kGguf
-          ? formats::write_gguf(path, gguf_metadata(source, options), std::move(planned))
+          ? formats::write_gguf(path, gguf_metadata(source, options, plan), std::move(planned))
           : formats::write_safetensors(path, std::move(planned),
                                        {.sidecars = sidecars(source, options)});
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
-  const RotaryPairs pairs = options.format == OutputFormat::kGguf
-                                ? source.architecture().gguf_rotary_pairs
-                                : RotaryPairs::kHalves;
   const auto write = [&](Role role, LayerId layer, std::uint32_t part, const quant::Codec& codec) {
     const TensorRef ref = source.at(role, layer, ExpertId{part});
-    Part job{ref, codec, {}, {}, {}};
-    if (pairs != source.spec().rotary_pairs && is_rotated(role)) job.head_order = pairs;
+    Part job{ref, codec, {}, {}, changed_head_order(source, options, role)};
     if (options.importance && traits(role).is_matrix && !codec.is_float()) {
       job.importance = options.importance(role, layer, ExpertId{part});
     }
@@ -312,6 +366,10 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
   };
   for (const ExportTensor& tensor : plan) {
     for (std::uint32_t part = 0; part < tensor.parts; ++part) {
+      if (tensor.factor) {
+        done += write_factor(source, options, tensor, ExpertId{part}, *writer);
+        continue;
+      }
       write(tensor.role, tensor.layer, tensor.first_part + part, *tensor.planned.codec);
     }
   }

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "formats/model_file.h"
 #include "model/checkpoint.h"
+#include "model/extended_layout.h"
 #include "os/thread_pool.h"
 #include "quant/encode_row.h"
 
@@ -27,6 +29,7 @@ struct ExportTensor {
   LayerId layer;
   std::uint32_t first_part = 0;  ///< expert it begins with; 0 for roles without experts
   std::uint32_t parts = 1;       ///< experts it holds
+  std::optional<LowRankSide> factor = std::nullopt;  ///< of the correction of `role`'s matrix
 };
 
 /// How to write each tensor.
@@ -41,10 +44,16 @@ struct ExportOptions {
   std::function<std::span<const float>(Role, LayerId, ExpertId)> importance;
   /// Where packed rows of a matrix come from when the exporter is not to make them: fills `out`
   /// with rows from `first` on, as many as it has bytes for, and returns true. False, or empty: the
-  /// exporter copies what is stored in the wanted codec already, and encodes the rest.
+  /// exporter copies what is stored in the wanted codec already, and encodes the rest. Corrections
+  /// of the source are added to its matrices.
   std::function<bool(Role, LayerId, ExpertId, std::size_t first, std::span<std::byte> out)> rows;
   /// Changes the values [rows, cols] of a vector or router before they are written; may be empty.
   std::function<void(Role, LayerId, std::span<float> values)> edit;
+  /// Rank of the correction to write beside a matrix, 0: none. Empty: none at all. With any, the
+  /// file has the extended layout, which is GGUF's alone.
+  std::function<std::size_t(Role, LayerId)> correction_rank;
+  /// Fills `out` with a whole factor of one matrix, row-major F16, rows in the order of the source.
+  std::function<void(Role, LayerId, ExpertId, LowRankSide, std::span<std::byte> out)> factor;
   /// The codec most of the weights have, for `general.file_type` and config.json's `torch_dtype`.
   const quant::Codec* nominal_codec = nullptr;
   /// Further metadata for GGUF: provenance.

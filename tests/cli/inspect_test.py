@@ -9,7 +9,7 @@ from support import TINY, SOURCE, CommandTest, winnow
 
 KEYS = {"schema_version", "model", "format", "files", "file_bytes", "architecture", "spec",
         "router", "parameters", "tensor_bytes", "bits_per_weight", "bytes_by_role",
-        "bytes_by_type", "tokenizer", "provenance", "tensors"}
+        "bytes_by_type", "tokenizer", "provenance", "tensors", "layout", "correction_bytes"}
 
 
 class Inspect(CommandTest):

@@ -254,6 +254,23 @@ class StockRunsOurFiles(PeerTest):
                 self.assert_same_nll(path)
 
 
+class StockRefusesExtendedFiles(PeerTest):
+    """What docs/formats/extended.md relies on: stock must not run a file without its corrections."""
+
+    def test_it_counts_tensors_and_gives_up_on_a_file_with_low_rank_factors(self):
+        tiny = ROOT / "testdata" / "models" / "qwen3_moe-plain"
+        text = self.folder / "corrected.txt"
+        text.write_text("The model of a model reads a model.\n" * 12, encoding="utf-8")
+        path = self.folder / "corrected.gguf"
+        winnow("compress", tiny, "-o", path, "--data", text, "--context", 64, "--bits", 8,
+               "--method", "lorc", "--rank", 2)
+        names = [tensor.name for tensor in gguf.GGUFReader(path).tensors]
+        self.assertTrue(any(".low_rank_left." in name for name in names))
+        with self.assertRaises(StockError) as refusal:
+            self.stock.open(path)
+        self.assertIn("wrong number of tensors", str(refusal.exception))
+
+
 class StockRunsTinyModels(PeerTest):
     def logit_gap(self, source, target):
         """Largest difference of stock's logits from the golden ones; infinite where it refuses the file."""

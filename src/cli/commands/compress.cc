@@ -40,6 +40,7 @@ struct Options {
   std::string method = kDefaultMethod;
   std::optional<std::string> steps;
   std::optional<std::string> transforms;
+  std::optional<std::size_t> rank;
   std::string hessians = "expert";
   std::string allocation = "slopes";
   std::string statistics;
@@ -72,6 +73,7 @@ void print_summary(Output& out, const compress::CompressResult& result) {
     const compress::GroupOption& option = group.options[group.chosen];
     out.write(fmt::format("  {:<32} {:<7} {:>12} bytes", group.name(), option.codec->name,
                           option.bytes.value));
+    if (option.rank > 0) out.write(fmt::format("  + rank {}", option.rank));
     if (result.measured) out.write(fmt::format("  predicted KL {:.2e}", option.predicted_kl));
     out.write("\n");
   }
@@ -112,6 +114,7 @@ std::string recorded_quantiser(const Options& options) {
   std::string text = fmt::format(" --hessians {} --method {}", options.hessians, options.method);
   if (options.steps) text += " --steps " + *options.steps;
   if (options.transforms) text += " --transforms " + *options.transforms;
+  if (options.rank) text += fmt::format(" --rank {}", *options.rank);
   if (options.sequential) text += " --sequential";
   return text;
 }
@@ -202,6 +205,25 @@ compress::HessianQuantizerOptions quantizer_options(const Options& options) {
   return compress::options_of_steps(*options.steps);
 }
 
+/// Those of the method, at the rank that was asked for.
+compress::CorrectionOptions correction_options(const Options& options) {
+  compress::CorrectionOptions corrections =
+      compress::usable_quantizer_method(options.method).corrections;
+  if (corrections.rank == 0) {
+    if (!options.rank) return corrections;
+    fail(ErrorCode::kUsage, "--rank is that of low-rank corrections, which --method {} has not",
+         options.method);
+  }
+  if (options.portable) {
+    fail(ErrorCode::kUsage,
+         "--method {} writes low-rank corrections, which llama.cpp does not read: it does not go "
+         "with --portable",
+         options.method);
+  }
+  corrections.rank = options.rank.value_or(corrections.rank);
+  return corrections;
+}
+
 /// Those of the method, or exactly those that were asked for.
 compress::TransformWishes transform_wishes(const Options& options) {
   const compress::TransformWishes wishes =
@@ -260,6 +282,7 @@ void run(const Options& options, Context& context) {
   compress_options.transforms = transform_wishes(options);
   compress_options.encoders = encoders(options);
   compress_options.allocation.kind = compress::find_allocation(options.allocation)->kind;
+  compress_options.corrections = correction_options(options);
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
@@ -307,6 +330,9 @@ Action declare(CLI::App& app) {
              {"--method", "NAME",
               "how codes and scales are chosen where there is --data; stock: wherever"},
              method_names(), options->method);
+  add_whole(
+      app, {"--rank", "N", "rank of the corrections of --method lorc and lorc-hessian (default 8)"},
+      options->rank, 1, 4096);
   std::string steps;
   for (const compress::QuantizerStep& step : compress::quantizer_steps()) {
     if (!steps.empty()) steps += ',';
@@ -342,8 +368,9 @@ Action declare(CLI::App& app) {
   add_flag(app, "--restart", options->restart, "begin anew where a run was broken off");
   add_text(app, {"--report", "DIR", "write compress.json there: every option considered and taken"},
            options->report);
-  add_flag(app, "--portable", options->portable,
-           "refuse a model that llama.cpp cannot run as it is meant, in place of a warning");
+  add_flag(
+      app, "--portable", options->portable,
+      "write only what llama.cpp runs as it is meant: refuse models and methods that it cannot");
   add_flag(app, "--force", options->force, "replace an existing file");
   return [options](Context& context) { run(*options, context); };
 }
@@ -357,7 +384,8 @@ extern const Command kCompress{
         "Runs the model over the calibration text to learn which inputs of each matrix matter, "
         "measures what every codec would cost every group of tensors, and chooses one codec per "
         "group so that the file stays within the budget and the output distribution changes "
-        "least. The result is a plain GGUF file that llama.cpp and its relatives also read.",
+        "least. The result is a plain GGUF file that llama.cpp and its relatives also read, but "
+        "for methods with low-rank corrections (lorc, lorc-hessian): those write files for Winnow.",
     .declare = declare};
 
 }  // namespace winnow::cli

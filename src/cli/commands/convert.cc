@@ -38,13 +38,14 @@ const quant::Codec* wanted_codec(const Options& options) {
 }
 
 /// The type a matrix keeps when none is asked for: its own; F32 when the experts of a layer, which
-/// GGUF stacks, differ; BF16 when the format has no such type.
+/// GGUF stacks, differ, or when a correction is added to it; BF16 when the format has no such type.
 const quant::Codec& kept_codec(const model::Checkpoint& source, model::OutputFormat format,
                                Role role, LayerId layer) {
   const quant::Codec& own = source.at(role, layer).codec();
   if (format == model::OutputFormat::kSafetensors && !own.is_float()) {
     return *quant::find_codec("BF16");
   }
+  if (source.at(role, layer).low_rank != nullptr) return *quant::find_codec("F32");
   for (std::uint32_t part = 1; part < source.part_count(role, layer); ++part) {
     if (&source.at(role, layer, ExpertId{part}).codec() != &own) return *quant::find_codec("F32");
   }
@@ -87,6 +88,9 @@ void report_fallbacks(std::span<const model::ExportTensor> plan, const quant::Co
 /// Says what a reader of the file may miss.
 void report_losses(const model::Checkpoint& source, const model::ExportOptions& options,
                    bool type_given, Log& log) {
+  if (source.correction_bytes().value != 0) {
+    log.info("low-rank corrections are added to their matrices; the output has none of its own");
+  }
   if (options.format == model::OutputFormat::kSafetensors) {
     const quant::Codec& codec = source.at(Role::kTokenEmbedding).codec();
     if (!type_given && !codec.is_float()) {

@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t kTokensTogether = kernels::KvLayout::kStrip;
 
 struct Projection {
-  quant::PackedMatrix matrix;
+  quant::CorrectedMatrix matrix;
   std::span<const float> bias;
   tensor::MatrixView<float> out;
   std::size_t parts;
@@ -90,7 +90,7 @@ void Attention::prepare_rotation(std::span<const SequenceRows> sequences) {
 void Attention::project(const Compute& compute, const DenseWeights& weights, LayerId layer,
                         tensor::MatrixView<const float> x) {
   const auto projection = [&](Role role, Role bias, tensor::Matrix<float>& out) {
-    const quant::PackedMatrix& matrix = weights.matrix(compute.overrides, role, layer);
+    const quant::CorrectedMatrix& matrix = weights.matrix(compute.overrides, role, layer);
     WINNOW_CHECK(matrix.cols == x.cols && matrix.rows == out.cols());
     return Projection{matrix, weights.vector(bias, layer), out.view().rows_from(0, x.rows),
                       row_parts(matrix.rows, compute.pool.size())};
@@ -249,7 +249,8 @@ void Attention::forward(const Compute& compute, const DenseWeights& weights, Lay
   }
   const auto inner = inner_.view().rows_from(0, x.rows);
   if (observer != nullptr) observer->on_input(Site::kAttentionInner, layer, inner);
-  const quant::PackedMatrix& o = weights.matrix(compute.overrides, Role::kAttentionOutput, layer);
+  const quant::CorrectedMatrix& o =
+      weights.matrix(compute.overrides, Role::kAttentionOutput, layer);
   {
     const OpTimer timer(compute.profile, Op::kQuantize);
     inner_input_.assign(compute, inner, wants_codes(o));

@@ -11,9 +11,9 @@ using model::Role;
 void DenseFfn::forward(const Compute& compute, const DenseWeights& weights, LayerId layer,
                        tensor::MatrixView<const float> x, tensor::MatrixView<float> out,
                        Observer* observer) {
-  const quant::PackedMatrix& gate = weights.matrix(compute.overrides, Role::kGateProj, layer);
-  const quant::PackedMatrix& up = weights.matrix(compute.overrides, Role::kUpProj, layer);
-  const quant::PackedMatrix& down = weights.matrix(compute.overrides, Role::kDownProj, layer);
+  const quant::CorrectedMatrix& gate = weights.matrix(compute.overrides, Role::kGateProj, layer);
+  const quant::CorrectedMatrix& up = weights.matrix(compute.overrides, Role::kUpProj, layer);
+  const quant::CorrectedMatrix& down = weights.matrix(compute.overrides, Role::kDownProj, layer);
   if (observer != nullptr) observer->on_input(Site::kFfnInput, layer, x);
   gate_.reshape(x.rows, gate.rows);
   up_.reshape(x.rows, up.rows);

@@ -17,8 +17,8 @@ struct MoeFfn::Job {
   std::size_t first_slot;
   std::size_t slots;
 
-  bool wants_values() const {
-    return !wants_codes(matrices.gate_proj) || !wants_codes(matrices.up_proj);
+  bool needs_values() const {
+    return wants_values(matrices.gate_proj) || wants_values(matrices.up_proj);
   }
 };
 
@@ -78,7 +78,7 @@ void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights,
                             tensor::MatrixView<const float> x, Observer* observer) {
   const OpTimer timer(compute.profile, Op::kRouter);
   const std::size_t top_k = spec_.moe.top_k;
-  const quant::PackedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
+  const quant::CorrectedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
   logits_.reshape(x.rows, router.rows);
   multiply(compute, router, input_, {}, logits_.view());
   chosen_.resize(x.rows * top_k);
@@ -115,7 +115,7 @@ void MoeFfn::gather_values(const Compute& compute, tensor::MatrixView<const floa
 void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows,
                               unsigned worker) {
   const auto tokens = std::span<const std::uint32_t>(grouped_.tokens);
-  const Operand x{job.wants_values()
+  const Operand x{job.needs_values()
                       ? std::as_const(slot_values_).view().rows_from(job.first_slot, job.slots)
                       : tensor::MatrixView<const float>{},
                   input_.codes().choose(tokens.subspan(job.first_slot, job.slots))};
@@ -180,7 +180,7 @@ bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
   bool values = observed;
   for (const experts::PinnedExpert& pinned : ready) {
     jobs.push_back(make_job(compute, layer, pinned));
-    values = values || jobs.back().wants_values();
+    values = values || jobs.back().needs_values();
   }
   if (values) gather_values(compute, input_.values());
   if (observed) {

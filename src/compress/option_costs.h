@@ -1,0 +1,17 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// What a group's options were measured to cost, as a file of an unfinished output.
+#pragma once
+
+#include <filesystem>
+
+#include "compress/tensor_group.h"
+
+namespace winnow::compress {
+
+/// Errors of all options and noise points, by codec.
+void save_costs(const std::filesystem::path& path, const TensorGroup& group);
+/// False when there is no such file. Throws Error{kBadData} for one that does not tell of all.
+bool load_costs(const std::filesystem::path& path, TensorGroup& group);
+
+}  // namespace winnow::compress

@@ -1,0 +1,41 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// The extended layout of GGUF files (docs/formats/extended.md): what marks a file that plain
+// readers must not run, and the names of the tensors that only such files have.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/units.h"
+#include "formats/metadata.h"
+#include "formats/model_file.h"
+#include "model/roles.h"
+
+namespace winnow::model {
+
+/// The version that this program writes, and the newest one that it reads.
+inline constexpr std::uint32_t kExtendedVersion = 1;
+
+/// Throws Error{kBadData} when the file says that it needs another reader, or contradicts itself.
+/// Plain files pass, and those of other formats than GGUF.
+void require_readable_layout(const formats::ModelFile& file);
+
+/// Whether a readable file says that it has the extended layout.
+bool is_extended(const formats::ModelFile& file);
+
+/// Marks a file as extended.
+void write_extended_layout(formats::Metadata& metadata);
+
+/// The factors of a matrix's correction: W + left right.
+enum class LowRankSide : std::uint8_t { kLeft, kRight };
+
+/// Matrices that may have a correction: all but the embedding, whose rows are looked up.
+bool may_be_corrected(Role role);
+/// "blk.3.attn_q.low_rank_left.weight" for the matrix "blk.3.attn_q.weight".
+std::string low_rank_name(Role role, LayerId layer, LowRankSide side);
+/// Whether a tensor of this name is a factor of some correction.
+bool is_low_rank_name(std::string_view name);
+
+}  // namespace winnow::model
