@@ -95,7 +95,8 @@ class Comparison:
     def winnow_file(self, name, bits, flags):
         path = self.folder / f"winnow-{name}.gguf"
         _, seconds = self.winnow("compress", self.options.model, "-o", path, "--force", "--restart", "--portable",
-                                 "--bits", repr(bits), "--data", *self.options.data, "--tokens", "0", "--context",
+                                 "--bits", repr(bits), "--data", *self.options.data, "--tokens",
+                                 str(self.options.calibration_tokens), "--context",
                                  str(self.options.context), *self.threads, *flags)
         self.say(f"winnow {name}: {seconds:.0f} s")
         return {**self.described(path), "seconds": seconds, "flags": list(flags)}
@@ -186,6 +187,8 @@ def parse(arguments):
                         help="run the sets of flags in FILE instead")
     parser.add_argument("--flags", default="", help="more flags for winnow compress, in one argument")
     parser.add_argument("--tokens", type=int, default=0, help="score at most this many; 0 means all")
+    parser.add_argument("--calibration-tokens", type=int, default=0,
+                        help="winnow compress reads at most this many tokens of --data; 0 means all, as stock does")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--chunks", choices=("windows", "tool"), default="windows",
@@ -230,7 +233,8 @@ def main(arguments, out=print, say=lambda text: print(text, file=sys.stderr, flu
             say(f"quality: {error}")
             return 2
     report = {"schema_version": 1, "model": str(options.model), "data": options.data, "valid": options.valid,
-              "context": options.context, "chunks": options.chunks, "widen": options.widen, **result}
+              "calibration_tokens": options.calibration_tokens, "context": options.context, "chunks": options.chunks,
+              "widen": options.widen, **result}
     out(quality_report.markdown(report))
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -26,7 +26,11 @@ TensorGroup make_group(Role role, std::size_t parts, std::uint64_t weights,
   group.weights = weights;
   const char* codecs[] = {"Q4_0", "BF16"};
   for (std::size_t o = 0; o < errors.size(); ++o) {
-    group.options.push_back({quant::find_codec(codecs[o]), {}, {}, errors[o], 0.1 * errors[o]});
+    GroupOption option;
+    option.codec = quant::find_codec(codecs[o]);
+    option.error = errors[o];
+    option.predicted_kl = 0.1 * errors[o];
+    group.options.push_back(option);
   }
   return group;
 }

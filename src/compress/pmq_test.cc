@@ -218,7 +218,7 @@ class ExpertFacts : public ::testing::TestWithParam<std::string> {
     engine::LayerRunner runner(source_, {threads, ""});
     const std::filesystem::path folder = folder_.path();
     const PackerContext context{source_, runner, folder, [] {}, log_};
-    const auto packer = make_encoder_packer(context, nullptr);
+    const auto packer = make_encoder_packer(context, nullptr, EncoderKind::kOwn);
     return measure_expert_errors(context, groups(), *packer,
                                  WindowBatches(text_.windows, batch_tokens), {});
   }
