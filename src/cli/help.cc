@@ -65,11 +65,15 @@ std::string entry(const std::string& left, const std::string& right) {
 
 std::string option_entry(const OptionReference& option) {
   std::string left = fmt::format("{}", fmt::join(option.names, ", "));
-  if (!option.positional && !option.value.empty()) left += " " + option.value;
+  const std::vector<std::string> choices = option.choices();
+  // Many alternatives are told in the text instead.
+  const bool too_long = !choices.empty() && left.size() + option.value.size() + 3 > kWidth;
+  if (!option.positional && !option.value.empty())
+    left += " " + (too_long ? std::string("NAME") : option.value);
   if (option.repeatable) left += "...";
   std::string right = option.help;
-  if (option.positional && !option.choices().empty()) {
-    right += fmt::format(": {}", fmt::join(option.choices(), ", "));
+  if ((option.positional || too_long) && !choices.empty()) {
+    right += fmt::format(": {}", fmt::join(choices, ", "));
   }
   if (!option.fallback.empty()) right += fmt::format(" (default: {})", option.fallback);
   if (option.required && !option.positional) right += " (required)";

@@ -22,8 +22,8 @@ namespace winnow::kernels::avx2 {
 
 #include "kernels/detail/attention.inl"
 #include "kernels/detail/columns.inl"
-#include "kernels/detail/gram.inl"
 #include "kernels/detail/float_probe.inl"
+#include "kernels/detail/gram.inl"
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"

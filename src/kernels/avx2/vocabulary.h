@@ -27,7 +27,8 @@ inline constexpr std::size_t kLanes = 8;
 inline constexpr std::size_t kTileRows = 2;
 inline constexpr std::size_t kTileTokens = 4;
 
-// Rows of a Gram matrix summed together: 6 x 2 vectors of sums, two of columns and one broadcast fit 16 registers.
+// Rows of a Gram matrix summed together: 6 x 2 vectors of sums, two of columns and one broadcast
+// fit 16 registers.
 inline constexpr std::size_t kGramRows = 6;
 
 // Rows (in vectors) and tokens of codes multiplied together: 2 x 3 sums, as many dot products.

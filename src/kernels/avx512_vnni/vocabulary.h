@@ -36,7 +36,8 @@ inline constexpr std::size_t kLanes = 16;
 inline constexpr std::size_t kTileRows = 4;
 inline constexpr std::size_t kTileTokens = 4;
 
-// Rows of a Gram matrix summed together: 12 x 2 vectors of sums and two of columns fit 32 registers.
+// Rows of a Gram matrix summed together: 12 x 2 vectors of sums and two of columns fit 32
+// registers.
 inline constexpr std::size_t kGramRows = 12;
 
 // Rows (in vectors) and tokens of codes multiplied together. Q8_0 and Q4_0 with 64 tokens on one
