@@ -302,7 +302,10 @@ void Compressor::measure_noise(PartialOutput& partial) {
     }
     return;
   }
-  compress::measure_noise(groups_, *packer_, runner_, source_.spec(), *probe_,
+  const std::vector<metrics::Window> windows =
+      sweep_windows(groups_, source_.spec(), text_->probe, text_->calibration.scored_tokens());
+  const WindowBatches probe(windows, MemoryPlan::kBatchTokens);
+  compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
                           {memory_.sweep_states, partial.folder()}, log_);
   Json json = Json::object();
   for (const TensorGroup& group : groups_) {

@@ -29,6 +29,32 @@ std::vector<NoisePoint> noise_points(const TensorGroup& group, const model::Chec
   return points;
 }
 
+std::vector<metrics::Window> sweep_windows(std::span<const TensorGroup> groups,
+                                           const model::ModelSpec& spec,
+                                           const metrics::WindowSet& probe,
+                                           std::uint64_t calibration_tokens) {
+  constexpr std::uint64_t kPiece = 128;  // tokens of a beginning
+  const std::uint64_t layers = spec.num_hidden_layers;
+  std::uint64_t passes = 1;  // of the probe through a layer
+  for (const TensorGroup& group : groups) {
+    const bool per_layer = model::traits(group.role).per_layer;
+    const std::uint64_t behind = group.role == model::Role::kOutput ? 0 : layers;
+    passes += group.noise.size() * (per_layer ? layers - index(group.layer) : behind);
+  }
+  const std::uint64_t most = std::max(kMostSweepTokens, calibration_tokens * layers);
+  if (passes * probe.scored_tokens() <= most) return probe.windows;
+  const std::uint64_t wanted = std::max(kLeastSweepTokens, most / passes);
+  const std::uint64_t count = std::clamp<std::uint64_t>(wanted / kPiece, 1, probe.windows.size());
+  const std::uint64_t length = std::max<std::uint64_t>(2, wanted / count);
+  std::vector<metrics::Window> pieces;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    pieces.push_back(probe.windows[i * probe.windows.size() / count]);
+    auto& tokens = pieces.back().tokens;
+    if (tokens.size() > length) tokens.resize(length);
+  }
+  return pieces;
+}
+
 void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,
                    engine::LayerRunner& runner, const model::ModelSpec& spec,
                    const WindowBatches& probe, const SweepMemory& memory, Log& log) {

@@ -16,6 +16,17 @@ namespace winnow::compress {
 /// err by, the finer first; fewer where there are fewer.
 std::vector<NoisePoint> noise_points(const TensorGroup& group, const model::Checkpoint& source);
 
+/// The windows of `probe` that `measure_noise` reads: all; or, where a model has so many layers
+/// that running each noise point through all layers behind it would cost more than kMostSweepTokens
+/// tokens in one layer and more than a pass of `calibration_tokens` through the model, beginnings
+/// of windows spread over the probe, at least kLeastSweepTokens tokens in all.
+std::vector<metrics::Window> sweep_windows(std::span<const TensorGroup> groups,
+                                           const model::ModelSpec& spec,
+                                           const metrics::WindowSet& probe,
+                                           std::uint64_t calibration_tokens);
+inline constexpr std::uint64_t kMostSweepTokens = std::uint64_t{1} << 21;
+inline constexpr std::uint64_t kLeastSweepTokens = 512;
+
 /// Measures `kl` of all noise points in one sweep: the model with one group's weights rounded, all
 /// others as they are.
 void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,

@@ -67,7 +67,9 @@ class HessianPacker final : public GroupPacker {
             context.source, context.folder,
             {options.transforms, options.quantizer, options.hessians, options.bits_per_weight}),
         calibration_(text.calibration.windows, MemoryPlan::kBatchTokens),
-        held_out_(text.held_out.windows, MemoryPlan::kBatchTokens) {}
+        held_out_(text.held_out.windows, MemoryPlan::kBatchTokens) {
+    options_.hessians.run_ahead = !options.sequential;
+  }
 
   void measure(std::vector<TensorGroup>& groups) override;
   PackedGroup noise(const TensorGroup& group, const NoisePoint& point) override {
@@ -251,6 +253,11 @@ void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStre
     if (!model::traits(order.group->role).per_layer || order.group->layer != layer) continue;
     packed.push_back(pack(order));
     context_.runner.override_weights(order.group->role, packed.back().parts);
+  }
+  if (packed.empty()) {
+    calibration.advance(context_.runner, context_.log);
+    held_out.advance(context_.runner, context_.log);
+    return;
   }
   calibration.run(context_.runner, calibration, nullptr, context_.log);
   held_out.run(context_.runner, held_out, nullptr, context_.log);

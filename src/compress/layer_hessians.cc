@@ -39,7 +39,8 @@ class LayerVisit {
         text_(text),
         options_(options),
         log_(log),
-        visit_(visit) {}
+        visit_(visit),
+        runs_ahead_(options.run_ahead) {}
 
   void run(std::span<const Site> sites) {
     for (const Site site : sites)
@@ -67,6 +68,7 @@ class LayerVisit {
   std::size_t copies() const { return text_.held_out == nullptr ? 1 : 2; }
   std::size_t experts_at_a_time() const;
   Sums collect(std::span<const Site> dense, ExpertRange experts);
+  void observe(WindowStream& text, HessianCollector& sums);
   void add_layer_sums(const Sums& sums);
   void visit_portion(std::span<const Site> dense, ExpertRange experts);
   void visit_experts(const Sums& sums, Site site, ExpertRange experts);
@@ -80,6 +82,7 @@ class LayerVisit {
   const LayerHessianOptions& options_;
   Log& log_;
   const HessianVisitor& visit_;
+  bool runs_ahead_;  // when the layer is run next
   std::vector<Site> dense_sites_, expert_sites_;
   /// By place in expert_sites_: sums over all experts, of the calibration and held-out text.
   std::vector<std::pair<Hessian, std::optional<Hessian>>> layer_sums_;
@@ -112,12 +115,21 @@ Sums LayerVisit::collect(std::span<const Site> dense, ExpertRange experts) {
     return HessianCollector(runner_.pool(), wanted, of_experts, &runner_.kernels());
   };
   Sums sums{make(), std::nullopt};
-  text_.calibration.observe(runner_, sums.calibration, log_);
+  observe(text_.calibration, sums.calibration);
   if (text_.held_out != nullptr) {
     sums.held_out.emplace(make());
-    text_.held_out->observe(runner_, *sums.held_out, log_);
+    observe(*text_.held_out, *sums.held_out);
   }
+  runs_ahead_ = false;
   return sums;
+}
+
+void LayerVisit::observe(WindowStream& text, HessianCollector& sums) {
+  if (runs_ahead_) {
+    text.observe_ahead(runner_, sums, log_);
+  } else {
+    text.observe(runner_, sums, log_);
+  }
 }
 
 void LayerVisit::add_layer_sums(const Sums& sums) {

@@ -31,6 +31,8 @@ struct LayerHessianOptions {
   HessianScope scope = HessianScope::kExpert;  ///< kExpert or kLayer
   /// The layer's statistic counts like so many tokens of the expert, times the Hessian's size.
   double pseudo_tokens = 0.5;
+  /// Leaves the layer's outputs ready for WindowStream::advance: for weights that stay as they are.
+  bool run_ahead = false;
   /// For the sums that are collected at a time; nothing: no limit. At least one expert's are.
   std::optional<Bytes> memory;
 };

@@ -30,7 +30,7 @@ std::uint64_t square(std::uint64_t x) { return x * x; }
 struct Needs {
   std::uint64_t fixed = 0;    // whatever the batch
   std::uint64_t batch = 0;    // activations
-  std::uint64_t states = 0;   // of the calibration text, in memory
+  std::uint64_t states = 0;   // before and after a layer, of the calibration text, in memory
   std::uint64_t hessian = 0;  // sums of one expert, or of the dense inputs of a layer
 };
 
@@ -90,8 +90,8 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
   needs.fixed += 2 * kLogitRows * spec.vocab_size * sizeof(float);
   needs.batch = engine::LayerRunner::activations(spec, tokens, longest).value +
                 2 * std::uint64_t{tokens} * spec.hidden_size * sizeof(float);
-  needs.states =
-      (tokens_of(text->calibration) + tokens_of(text->held_out)) * spec.hidden_size * sizeof(float);
+  needs.states = 2 * (tokens_of(text->calibration) + tokens_of(text->held_out)) * spec.hidden_size *
+                 sizeof(float);
   needs.hessian = least_hessians(spec, groups);
   return needs;
 }

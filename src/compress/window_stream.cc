@@ -23,24 +23,21 @@ WindowBatches::WindowBatches(std::span<const metrics::Window> windows, std::size
   }
 }
 
-HiddenStates WindowStream::make_states(const WindowBatches& batches, std::size_t hidden_size,
-                                       const std::filesystem::path& folder) {
+std::unique_ptr<HiddenStates> WindowStream::make_states() const {
   std::vector<std::size_t> rows;
-  for (const auto& batch : batches.batches) rows.push_back(batch.tokens);
-  if (!folder.empty()) {
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (error) fail_system(error.value(), folder.string() + ": cannot create the folder");
-  }
-  return {std::move(rows), hidden_size, folder, HiddenStates::Durability::kScratch};
+  for (const auto& batch : batches_.batches) rows.push_back(batch.tokens);
+  return std::make_unique<HiddenStates>(std::move(rows), hidden_size_, folder_,
+                                        HiddenStates::Durability::kScratch);
 }
 
 WindowStream::WindowStream(const WindowBatches& batches, std::size_t hidden_size,
                            const std::filesystem::path& folder)
-    : batches_(batches),
-      hidden_size_(hidden_size),
-      folder_(folder),
-      states_(make_states(batches, hidden_size, folder)) {}
+    : batches_(batches), hidden_size_(hidden_size), folder_(folder), states_(make_states()) {
+  if (folder.empty()) return;
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) fail_system(error.value(), folder.string() + ": cannot create the folder");
+}
 
 WindowStream::~WindowStream() {
   std::error_code ignored;  // what stays is swept with the unfinished output
@@ -50,8 +47,9 @@ WindowStream::~WindowStream() {
 void WindowStream::embed(const engine::LayerRunner& runner, const quant::PackedMatrix* embedding,
                          Log& log) {
   tensor::Matrix<float> hidden;
+  ahead_.reset();
   number_ = 0;
-  states_.create(0);
+  states_->create(0);
   for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
     log.check_interrupt();
     hidden.reshape(batches_.batches[b].tokens, hidden_size_);
@@ -61,28 +59,47 @@ void WindowStream::embed(const engine::LayerRunner& runner, const quant::PackedM
       runner.embed(window->tokens, hidden.view().rows_from(first, count), embedding);
       first += count;
     }
-    states_.write(b, hidden.view());
+    states_->write(b, hidden.view());
   }
-  states_.commit();
-  states_.open(0);
+  states_->commit();
+  states_->open(0);
+}
+
+void WindowStream::run(engine::LayerRunner& runner, const HiddenStates& from, HiddenStates& to,
+                       std::size_t number, engine::Observer* observer, Log& log) const {
+  tensor::Matrix<float> hidden;
+  to.create(number);
+  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
+    log.check_interrupt();
+    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
+    from.read(b, hidden.view());
+    runner.run(batches_.batches[b].lengths, hidden.view(), observer);
+    to.write(b, hidden.view());
+  }
+  to.commit();
 }
 
 void WindowStream::run(engine::LayerRunner& runner, const WindowStream& from,
                        engine::Observer* observer, Log& log) {
-  tensor::Matrix<float> hidden;
+  ahead_.reset();
   const std::size_t next = from.number_ + 1;
-  states_.create(next);
-  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
-    log.check_interrupt();
-    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
-    from.states_.read(b, hidden.view());
-    runner.run(batches_.batches[b].lengths, hidden.view(), observer);
-    states_.write(b, hidden.view());
-  }
-  states_.commit();
-  if (&from == this) states_.drop(number_);
+  run(runner, *from.states_, *states_, next, observer, log);
+  if (&from == this) states_->drop(number_);
   number_ = next;
-  states_.open(next);
+  states_->open(next);
+}
+
+void WindowStream::observe_ahead(engine::LayerRunner& runner, engine::Observer& observer,
+                                 Log& log) {
+  ahead_ = make_states();
+  run(runner, *states_, *ahead_, number_ + 1, &observer, log);
+}
+
+void WindowStream::advance(engine::LayerRunner& runner, Log& log) {
+  if (ahead_ == nullptr) return run(runner, *this, nullptr, log);
+  states_->drop(number_);
+  states_ = std::move(ahead_);
+  states_->open(++number_);
 }
 
 void WindowStream::observe(engine::LayerRunner& runner, engine::Observer& observer,
@@ -91,7 +108,7 @@ void WindowStream::observe(engine::LayerRunner& runner, engine::Observer& observ
   for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
     log.check_interrupt();
     hidden.reshape(batches_.batches[b].tokens, hidden_size_);
-    states_.read(b, hidden.view());
+    states_->read(b, hidden.view());
     runner.run(batches_.batches[b].lengths, hidden.view(), &observer);
   }
 }
@@ -102,7 +119,7 @@ void WindowStream::observe_output(engine::LayerRunner& runner, engine::Observer&
   for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
     log.check_interrupt();
     hidden.reshape(batches_.batches[b].tokens, hidden_size_);
-    states_.read(b, hidden.view());
+    states_->read(b, hidden.view());
     runner.normalize_output(hidden.view(), &observer);
   }
 }

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -52,26 +53,33 @@ class WindowStream {
            Log& log);
   /// Runs the loaded layer only to be observed; the states stay.
   void observe(engine::LayerRunner& runner, engine::Observer& observer, Log& log) const;
+  /// The same, and the outputs are kept beside the states, for `advance`.
+  void observe_ahead(engine::LayerRunner& runner, engine::Observer& observer, Log& log);
+  /// Makes the outputs that were kept the states, or without such runs the loaded layer.
+  void advance(engine::LayerRunner& runner, Log& log);
   /// The same for the final norm, once `load_output` has been called and the states are the last
   /// layer's outputs.
   void observe_output(engine::LayerRunner& runner, engine::Observer& observer, Log& log) const;
   /// Rows of a batch from `first` on, as many as `out` has; [rows, hidden_size].
   void read_rows(std::size_t batch, std::size_t first, tensor::MatrixView<float> out) const {
-    states_.read_rows(batch, first, out);
+    states_->read_rows(batch, first, out);
   }
 
   const WindowBatches& batches() const { return batches_; }
   std::size_t hidden_size() const { return hidden_size_; }
 
  private:
-  static HiddenStates make_states(const WindowBatches& batches, std::size_t hidden_size,
-                                  const std::filesystem::path& folder);
+  std::unique_ptr<HiddenStates> make_states() const;
+  /// The layer's outputs as states `number`; from: what it reads.
+  void run(engine::LayerRunner& runner, const HiddenStates& from, HiddenStates& to,
+           std::size_t number, engine::Observer* observer, Log& log) const;
 
   const WindowBatches& batches_;
   std::size_t hidden_size_;
   std::filesystem::path folder_;
-  HiddenStates states_;
-  std::size_t number_ = 0;  // of the states, as HiddenStates counts them
+  std::unique_ptr<HiddenStates> states_;
+  std::unique_ptr<HiddenStates> ahead_;  // the next ones; may be null
+  std::size_t number_ = 0;               // of the states, as HiddenStates counts them
 };
 
 }  // namespace winnow::compress
