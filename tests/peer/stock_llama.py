@@ -61,6 +61,7 @@ FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "Q2_K": 10, "Q3_K_S": 11
               "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ4_NL": 25,
               "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "BF16": 32}
 _QUANTIZE_FLAGS = 0x100  # word 4 of llama_model_quantize_params: allow_requantize no, quantize_output_tensor yes
+_SECOND_FLAGS = 0xffff  # of word 5: keep_split and dry_run; the two bytes behind them are padding and hold anything
 _IMPORTANCE_WORD = 6  # llama_model_quantize_params.imatrix: 4 numbers and 8 bytes of flags before it
 _TYPE_F32, _TYPE_F16 = 0, 1
 
@@ -178,6 +179,7 @@ class StockLibrary:
         parameters = self._lib.llama_model_quantize_default_params()
         parameters.words[0] = threads                # nthread
         parameters.words[1] = FILE_TYPES[file_type]  # ftype
+        parameters.words[5] &= _SECOND_FLAGS
         if parameters.words[4] != _QUANTIZE_FLAGS or any(parameters.words[5:14]):
             raise StockError(f"llama_model_quantize_params has changed: {list(parameters.words[:16])}")
         parameters.words[4] |= int(file_type == "F32")  # allow_requantize
