@@ -65,17 +65,24 @@ void WindowStream::embed(const engine::LayerRunner& runner, const quant::PackedM
   states_->open(0);
 }
 
-void WindowStream::run(engine::LayerRunner& runner, const HiddenStates& from, HiddenStates& to,
-                       std::size_t number, engine::Observer* observer, Log& log) const {
+template <typename Use>
+void WindowStream::each_batch(const HiddenStates& from, Log& log, const Use& use) const {
   tensor::Matrix<float> hidden;
-  to.create(number);
   for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
     log.check_interrupt();
     hidden.reshape(batches_.batches[b].tokens, hidden_size_);
     from.read(b, hidden.view());
-    runner.run(batches_.batches[b].lengths, hidden.view(), observer);
-    to.write(b, hidden.view());
+    use(b, hidden.view());
   }
+}
+
+void WindowStream::run(engine::LayerRunner& runner, const HiddenStates& from, HiddenStates& to,
+                       std::size_t number, engine::Observer* observer, Log& log) const {
+  to.create(number);
+  each_batch(from, log, [&](std::size_t b, tensor::MatrixView<float> hidden) {
+    runner.run(batches_.batches[b].lengths, hidden, observer);
+    to.write(b, hidden);
+  });
   to.commit();
 }
 
@@ -104,24 +111,16 @@ void WindowStream::advance(engine::LayerRunner& runner, Log& log) {
 
 void WindowStream::observe(engine::LayerRunner& runner, engine::Observer& observer,
                            Log& log) const {
-  tensor::Matrix<float> hidden;
-  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
-    log.check_interrupt();
-    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
-    states_->read(b, hidden.view());
-    runner.run(batches_.batches[b].lengths, hidden.view(), &observer);
-  }
+  each_batch(*states_, log, [&](std::size_t b, tensor::MatrixView<float> hidden) {
+    runner.run(batches_.batches[b].lengths, hidden, &observer);
+  });
 }
 
 void WindowStream::observe_output(engine::LayerRunner& runner, engine::Observer& observer,
                                   Log& log) const {
-  tensor::Matrix<float> hidden;
-  for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
-    log.check_interrupt();
-    hidden.reshape(batches_.batches[b].tokens, hidden_size_);
-    states_->read(b, hidden.view());
-    runner.normalize_output(hidden.view(), &observer);
-  }
+  each_batch(*states_, log, [&](std::size_t /*batch*/, tensor::MatrixView<float> hidden) {
+    runner.normalize_output(hidden, &observer);
+  });
 }
 
 }  // namespace winnow::compress

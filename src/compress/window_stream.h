@@ -70,6 +70,9 @@ class WindowStream {
 
  private:
   std::unique_ptr<HiddenStates> make_states() const;
+  /// Calls use(batch, its states [tokens, hidden_size], which it may change) for each.
+  template <typename Use>
+  void each_batch(const HiddenStates& from, Log& log, const Use& use) const;
   /// The layer's outputs as states `number`; from: what it reads.
   void run(engine::LayerRunner& runner, const HiddenStates& from, HiddenStates& to,
            std::size_t number, engine::Observer* observer, Log& log) const;

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -39,6 +40,19 @@ inline std::vector<std::string> tiny_models() {
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+/// Elements of all tensors that a model of this spec has, those of all its experts among them.
+inline std::uint64_t parameters_of(const ModelSpec& spec) {
+  std::uint64_t parameters = 0;
+  for (const RoleTraits& role : all_roles()) {
+    for (std::uint32_t layer = 0; layer < (role.per_layer ? spec.num_hidden_layers : 1); ++layer) {
+      const auto shape = expected_shape(spec, role.role, LayerId{layer});
+      const std::uint32_t parts = role.per_expert ? spec.moe.num_experts : 1;
+      if (shape) parameters += parts * shape->checked_elements().value();
+    }
+  }
+  return parameters;
 }
 
 /// For tests with the name of a tiny model as their parameter.

@@ -38,25 +38,13 @@ ModelSpec read(const Json& config) {
   return spec;
 }
 
-std::uint64_t parameters(const ModelSpec& spec) {
-  std::uint64_t count = 0;
-  for (const RoleTraits& role : all_roles()) {
-    for (std::uint32_t layer = 0; layer < (role.per_layer ? spec.num_hidden_layers : 1); ++layer) {
-      const auto shape = expected_shape(spec, role.role, LayerId{layer});
-      const std::uint32_t parts = role.per_expert ? spec.moe.num_experts : 1;
-      if (shape) count += parts * shape->checked_elements().value();
-    }
-  }
-  return count;
-}
-
 TEST(Olmoe, HasTheParametersOfTheReleasedModel) {
   const ModelSpec spec = read(released_config());
   // Embedding and output; norms, attention and router of a layer; experts.
   const std::uint64_t layer = 4 * 2048 + 4 * 2048 * 2048 + 64 * 2048;
   const std::uint64_t experts = std::uint64_t{64} * 3 * 2048 * 1024;
-  EXPECT_EQ(parameters(spec), 2 * 50304 * 2048 + 2048 + 16 * (layer + experts));
-  EXPECT_EQ(parameters(spec), 6919161856U);  // "7B" of its name
+  EXPECT_EQ(testing::parameters_of(spec), 2 * 50304 * 2048 + 2048 + 16 * (layer + experts));
+  EXPECT_EQ(testing::parameters_of(spec), 6919161856U);  // "7B" of its name
   EXPECT_EQ(describe_router(spec), "softmax over 64 experts, top 8, weights not renormalised");
 }
 
