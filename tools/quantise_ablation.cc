@@ -12,6 +12,7 @@
 #include "compress/hessian_collector.h"
 #include "compress/hessian_quantizer.h"
 #include "engine/engine.h"
+#include "kernels/kernels.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
 
@@ -103,7 +104,7 @@ struct Outcome {
 };
 
 Outcome try_variant(const std::vector<Problem>& problems, const quant::Codec& codec,
-                    const HessianQuantizerOptions& options, os::ThreadPool& pool) {
+                    const HessianQuantizerOptions& options, const compress::Workers& workers) {
   Outcome outcome;
   std::vector<std::byte> out;
   for (const Problem& problem : problems) {
@@ -111,7 +112,7 @@ Outcome try_variant(const std::vector<Problem>& problems, const quant::Codec& co
     out.resize(weights.rows * (weights.cols / codec.block_size) * codec.block_bytes);
     const auto begin = std::chrono::steady_clock::now();
     const auto report =
-        quantize_matrix(weights, codec, problem.hessian, &problem.held_out, options, pool, out);
+        quantize_matrix(weights, codec, problem.hessian, &problem.held_out, options, workers, out);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     outcome.seconds += elapsed.count();
     outcome.loss += report.chosen().held_out_loss * problem.held_out.tokens();
@@ -120,14 +121,14 @@ Outcome try_variant(const std::vector<Problem>& problems, const quant::Codec& co
 }
 
 void print_row(const char* role, const quant::Codec& codec, const std::vector<Problem>& problems,
-               os::ThreadPool& pool) {
+               const compress::Workers& workers) {
   HessianQuantizerOptions encoder;
   encoder.dampings.clear();
-  const Outcome base = try_variant(problems, codec, encoder, pool);
+  const Outcome base = try_variant(problems, codec, encoder, workers);
   fmt::print("{:<10} {:<7} {:>9.3g}", role, codec.name, base.loss);
   Outcome last;
   for (const Variant& variant : variants()) {
-    last = try_variant(problems, codec, variant.options, pool);
+    last = try_variant(problems, codec, variant.options, workers);
     const double ms = 1000 * last.seconds / static_cast<double>(problems.size());
     fmt::print(" {:>5.3f} {:>4.0f}", last.loss / base.loss, ms);
   }
@@ -168,7 +169,8 @@ void run(const std::string& path, const std::string& data, std::uint64_t tokens)
       const auto& codec =
           quant::codec_for_row(*quant::find_codec(name), problems.front().weights.cols());
       const auto short_name = model::traits(role).name.substr(0, 10);
-      print_row(std::string(short_name).c_str(), codec, problems, engine.pool());
+      print_row(std::string(short_name).c_str(), codec, problems,
+                {engine.pool(), kernels::select_kernels("", os::CpuFeatures::detect())});
     }
   }
 }

@@ -83,6 +83,7 @@ double arithmetic(double rows, double n, const quant::Codec& codec,
 void measure(std::size_t rows, std::size_t cols, int repetitions) {
   const kernels::Kernels& kernels = kernels::select_kernels("", os::CpuFeatures::detect());
   os::ThreadPool pool(1);
+  const compress::Workers workers(pool, kernels);
   constexpr std::uint64_t kSteps = std::uint64_t{1} << 23;
   const double took = least_seconds(9, [&] { kernels.float_probe(kSteps); });
   const double peak = static_cast<double>(kernels.float_probe(kSteps)) / took;
@@ -104,7 +105,8 @@ void measure(std::size_t rows, std::size_t cols, int repetitions) {
       }
     });
     const double whole = least_seconds(repetitions, [&] {
-      compress::quantize_matrix(weights.view(), *codec, calibration, &held_out, options, pool, out);
+      compress::quantize_matrix(weights.view(), *codec, calibration, &held_out, options, workers,
+                                out);
     });
     const double count =
         arithmetic(static_cast<double>(rows), static_cast<double>(cols), *codec, options);

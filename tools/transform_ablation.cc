@@ -12,6 +12,7 @@
 #include "compress/quantizer_methods.h"
 #include "compress/transform_choice.h"
 #include "engine/engine.h"
+#include "kernels/kernels.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
 
@@ -116,8 +117,9 @@ Site site_of(Role role) {
 
 class Ablation {
  public:
-  Ablation(const model::Checkpoint& checkpoint, Statistics& statistics, os::ThreadPool& pool)
-      : checkpoint_(checkpoint), statistics_(statistics), pool_(pool) {}
+  Ablation(const model::Checkpoint& checkpoint, Statistics& statistics,
+           const compress::Workers& workers)
+      : checkpoint_(checkpoint), statistics_(statistics), workers_(workers) {}
 
   void print_row(const Wish& wish, const quant::Codec& codec,
                  const compress::QuantizerMethod& method, const std::vector<LayerId>& layers) {
@@ -129,7 +131,7 @@ class Ablation {
     for (const LayerId layer : layers) {
       const auto begin = std::chrono::steady_clock::now();
       const auto choice =
-          choose_layer_transform(source(layer, codec), wish.wishes, method.options, pool_);
+          choose_layer_transform(source(layer, codec), wish.wishes, method.options, workers_);
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
       seconds += elapsed.count();
       tried += choice.gains.size();
@@ -189,7 +191,7 @@ class Ablation {
         const Hessian judge = transform.apply_to_hessian(site_of(role), expert, *test);
         const quant::Codec& fitting = quant::codec_for_row(codec, matrix.cols());
         sum += test->tokens() * compress::held_out_loss({matrix.view(), &fitting, &seen, &judge},
-                                                        method.options, pool_);
+                                                        method.options, workers_);
       }
     }
     return sum;
@@ -197,7 +199,7 @@ class Ablation {
 
   const model::Checkpoint& checkpoint_;
   Statistics& statistics_;
-  os::ThreadPool& pool_;
+  compress::Workers workers_;
   std::map<std::tuple<Role, std::string_view, std::uint32_t>, double> unchanged_;
 };
 
@@ -213,7 +215,8 @@ void run(const std::string& path, const std::string& data, std::uint64_t tokens,
   const std::uint32_t last = checkpoint.spec().num_hidden_layers - 1;
   const std::vector<LayerId> layers = {LayerId{0}, LayerId{last / 2}, LayerId{last}};
   Statistics statistics(engine, checkpoint, text, layers);
-  Ablation ablation(checkpoint, statistics, engine.pool());
+  Ablation ablation(checkpoint, statistics,
+                    {engine.pool(), kernels::select_kernels("", os::CpuFeatures::detect())});
   const auto& method = compress::usable_quantizer_method(method_name);
   fmt::print("{} tokens, a quarter held out; layers 0, {} and {}\n", text.scored_tokens(), last / 2,
              last);

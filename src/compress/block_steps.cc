@@ -4,17 +4,20 @@
 // that moving them one at a time, codes kept, cannot take.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
+#include "base/error.h"
 #include "compress/descent.h"
 
 namespace winnow::compress {
 namespace {
 
+using kernels::kRoundedRows;
+using kernels::SubBlockChoice;
+
 /// As in row_steps.cc.
 constexpr double kNoise = 1e-7;
-/// Times each code of a candidate is chosen, the others as they stand.
-constexpr int kPasses = 2;
 
 /// What a sub-block stores; the block's own scales change only where it has one sub-block.
 struct Stored {
@@ -24,10 +27,49 @@ struct Stored {
   std::uint16_t block_min;
 };
 
+/// One change of what a sub-block stores: of its integers, or else of the block's own scales.
+struct Change {
+  int scale_step = 0;
+  int min_step = 0;
+  float factor = 1;  ///< of the block's scale
+  float shift = 0;   ///< of its minimum, in steps
+};
+
+std::vector<Change> changes_of(const quant::BlockGrid& grid) {
+  std::vector<Change> changes;
+  if (!grid.scales.is_fixed()) {
+    for (const int step : {-1, 1}) {
+      changes.push_back({step, 0});
+      if (grid.mins.is_fixed()) continue;
+      changes.push_back({0, step});
+      changes.push_back({step, step});
+    }
+    return changes;
+  }
+  static constexpr float kHalves[] = {0.85F, 0.93F, 0.97F, 1.03F, 1.07F, 1.15F};
+  static constexpr float kPowers[] = {0.5F, 2.0F};
+  for (const float factor : grid.has_half_scale ? std::span<const float>(kHalves) : kPowers) {
+    changes.push_back({0, 0, factor, 0});
+  }
+  for (const float shift : {-0.4F, -0.2F, 0.2F, 0.4F}) {
+    if (grid.has_mins()) changes.push_back({0, 0, 1, shift});
+  }
+  return changes;
+}
+
+/// The sub-blocks at one place of all rows of a tile, one after the other; all rows try the same
+/// change at a time.
 class BlockSweep {
  public:
-  BlockSweep(ConstMatrix h, RowState& state, CodedMatrix& out)
-      : h_(h), state_(state), out_(out), grid_(out.grid()), rounder_(grid_) {}
+  BlockSweep(ConstMatrix h, std::span<RowState> states, CodedMatrix& out)
+      : h_(h),
+        states_(states),
+        out_(out),
+        grid_(out.grid()),
+        rounder_(grid_),
+        changes_(changes_of(grid_)),
+        gradients_(grid_.sub_size, kRoundedRows),
+        values_(grid_.sub_size, kRoundedRows) {}
 
   double run() {
     double total = 0;
@@ -36,146 +78,140 @@ class BlockSweep {
   }
 
  private:
-  /// Codes and values of a sub-block under other parameters.
-  struct Trial {
-    double change = 0;
-    std::uint8_t codes[quant::kSuperBlock];
-    float values[quant::kSuperBlock];
-  };
-
-  Stored stored(std::size_t k) {
+  Stored stored(std::size_t row, std::size_t k) {
     const std::size_t block = k / out_.subs_per_block();
-    return {out_.scales(state_.row)[k], out_.mins(state_.row)[k],
-            out_.block_scales(state_.row)[block], out_.block_mins(state_.row)[block]};
+    return {out_.scales(row)[k], out_.mins(row)[k], out_.block_scales(row)[block],
+            out_.block_mins(row)[block]};
   }
-  void store(std::size_t k, const Stored& in) {
+  void store(std::size_t row, std::size_t k, const Stored& in) {
     const std::size_t block = k / out_.subs_per_block();
-    out_.scales(state_.row)[k] = in.scale;
-    out_.mins(state_.row)[k] = in.min;
-    out_.block_scales(state_.row)[block] = in.block_scale;
-    out_.block_mins(state_.row)[block] = in.block_min;
+    out_.scales(row)[k] = in.scale;
+    out_.mins(row)[k] = in.min;
+    out_.block_scales(row)[block] = in.block_scale;
+    out_.block_mins(row)[block] = in.block_min;
+  }
+  float step(const Stored& in) const {
+    return grid_.scale_value(in.block_scale) * static_cast<float>(in.scale);
+  }
+  static float offset(const Stored& in) {
+    return quant::BlockGrid::min_value(in.block_min) * static_cast<float>(in.min);
   }
 
-  double improve(std::size_t k) {
-    const Stored now = stored(k);
-    Stored best = now;
-    Trial best_trial;
-    candidates(k, now);
-    for (const Stored& candidate : candidates_) {
-      store(k, candidate);
-      Trial trial;
-      choose_codes(k, trial);
-      if (!(trial.change < best_trial.change)) continue;
-      best = candidate;
-      best_trial = trial;
-    }
-    store(k, best);
-    const std::size_t first = k * grid_.sub_size;
-    double scale = 0;  // of rounding noise
-    for (std::size_t i = 0; i < grid_.sub_size && best_trial.change < 0; ++i) {
-      const double moved = double{best_trial.values[i]} - state_.values[first + i];
-      scale += moved * moved * h_.row(first + i)[first + i];
-    }
-    if (!(best_trial.change < -kNoise * scale)) {
-      store(k, now);
-      return 0;
-    }
-    take(first, best_trial);
-    return best_trial.change;
-  }
-
-  void candidates(std::size_t k, const Stored& now) {
-    candidates_.clear();
-    const auto add = [&](int scale_step, int min_step) {
-      const int scale = now.scale + scale_step;
-      const int min = now.min + min_step;
-      if (scale < grid_.scales.low || scale > grid_.scales.high) return;
-      if (min < grid_.mins.low || min > grid_.mins.high) return;
-      candidates_.push_back({static_cast<std::int8_t>(scale), static_cast<std::int8_t>(min),
-                             now.block_scale, now.block_min});
-    };
+  /// Nothing where an integer would leave its range.
+  std::optional<Stored> changed(const Stored& now, const Change& change) const {
+    Stored result = now;
     if (grid_.scales.is_fixed()) {
-      add_block_scales(k, now);
-      return;
+      // Other scales about the middle of the range, other minima.
+      const auto middle = 0.5F * static_cast<float>(grid_.levels.front() + grid_.levels.back());
+      const float about = grid_.has_half_scale ? middle * (change.factor - 1) : 0.0F;
+      result.block_scale = grid_.nearest_scale(change.factor * step(now));
+      if (!grid_.has_mins()) return result;
+      result.block_min = quant::nearest_half(offset(now) + (about + change.shift) * step(now));
+      return result;
     }
-    for (const int step : {-1, 1}) {
-      add(step, 0);
-      if (grid_.mins.is_fixed()) continue;
-      add(0, step);
-      add(step, step);
-    }
+    const int scale = now.scale + change.scale_step;
+    const int min = now.min + change.min_step;
+    if (scale < grid_.scales.low || scale > grid_.scales.high) return std::nullopt;
+    if (min < grid_.mins.low || min > grid_.mins.high) return std::nullopt;
+    result.scale = static_cast<std::int8_t>(scale);
+    result.min = static_cast<std::int8_t>(min);
+    return result;
   }
 
-  /// For blocks of one sub-block: other scales about the middle of the range, other minima.
-  void add_block_scales(std::size_t k, const Stored& now) {
-    const float step = out_.step(state_.row, k);
-    const float offset = out_.offset(state_.row, k);
-    const auto add = [&](float new_step, float new_offset) {
-      Stored candidate = now;
-      candidate.block_scale = grid_.nearest_scale(new_step);
-      if (grid_.has_mins()) candidate.block_min = quant::nearest_half(new_offset);
-      candidates_.push_back(candidate);
-    };
-    const auto middle = 0.5F * static_cast<float>(grid_.levels.front() + grid_.levels.back());
-    for (const float factor : {0.85F, 0.93F, 0.97F, 1.03F, 1.07F, 1.15F}) {
-      if (!grid_.has_half_scale) break;
-      add(factor * step, offset + middle * (factor - 1) * step);
-    }
-    if (!grid_.has_half_scale) {
-      add(0.5F * step, offset);
-      add(2.0F * step, offset);
-    }
-    for (const float share : {-0.4F, -0.2F, 0.2F, 0.4F}) {
-      if (grid_.has_mins()) add(step, offset + share * step);
-    }
-  }
-
-  /// Each weight in turn takes the level that is best with the others as they stand.
-  void choose_codes(std::size_t k, Trial& trial) {
+  /// Sub-block k of all rows.
+  double improve(std::size_t k) {
     const std::size_t first = k * grid_.sub_size;
-    const float step = out_.step(state_.row, k);
-    const float offset = out_.offset(state_.row, k);
-    const float inverse = quant::BlockGrid::inverse_step(step);
-    float gradient[quant::kSuperBlock];
-    std::copy_n(state_.gradient.data() + first, grid_.sub_size, gradient);
-    std::copy_n(state_.values.data() + first, grid_.sub_size, trial.values);
-    for (int pass = 0; pass < kPasses; ++pass) {
+    load(first);
+    for (std::size_t r = 0; r < states_.size(); ++r) {
+      now_[r] = best_[r] = stored(states_[r].row, k);
+      found_.changes[r] = 0;
+    }
+    for (const Change& change : changes_) attempt(first, change);
+    double total = 0;
+    for (std::size_t r = 0; r < states_.size(); ++r) {
+      if (!(found_.changes[r] < -kNoise * energy(first, r))) continue;
+      store(states_[r].row, k, best_[r]);
+      take(first, r);
+      total += found_.changes[r];
+    }
+    return total;
+  }
+
+  void load(std::size_t first) {
+    for (std::size_t r = 0; r < states_.size(); ++r) {
       for (std::size_t i = 0; i < grid_.sub_size; ++i) {
-        const float* const row = h_.data + (first + i) * h_.row_stride + first;
-        const float target = trial.values[i] - gradient[i] / row[i];
-        trial.codes[i] = rounder_.nearest((target + offset) * inverse);
-        const float value = out_.value(step, offset, trial.codes[i]);
-        const float moved = value - trial.values[i];
-        if (moved == 0) continue;
-        trial.change += double{moved} * (2.0 * gradient[i] + double{moved} * row[i]);
-        trial.values[i] = value;
-        for (std::size_t j = 0; j < grid_.sub_size; ++j) gradient[j] += moved * row[j];
+        gradients_.row(i)[r] = states_[r].gradient[first + i];
+        values_.row(i)[r] = states_[r].values[first + i];
       }
     }
   }
 
-  void take(std::size_t first, const Trial& trial) {
+  void attempt(std::size_t first, const Change& change) {
+    std::optional<Stored> candidates[kRoundedRows];
+    float steps[kRoundedRows] = {};
+    float offsets[kRoundedRows] = {};
+    for (std::size_t r = 0; r < states_.size(); ++r) {
+      candidates[r] = changed(now_[r], change);
+      if (!candidates[r]) continue;
+      steps[r] = step(*candidates[r]);
+      offsets[r] = offset(*candidates[r]);
+    }
+    states_[0].kernels->try_sub_block(
+        {&rounder_, grid_.sub_size, h_.data + first * h_.row_stride + first, h_.row_stride,
+         gradients_.flat().data(), values_.flat().data(), steps, offsets},
+        trial_);
+    for (std::size_t r = 0; r < states_.size(); ++r) {
+      if (!candidates[r] || !(trial_.changes[r] < found_.changes[r])) continue;
+      best_[r] = *candidates[r];
+      found_.changes[r] = trial_.changes[r];
+      for (std::size_t at = r; at < grid_.sub_size * kRoundedRows; at += kRoundedRows) {
+        found_.values[at] = trial_.values[at];
+        found_.codes[at] = trial_.codes[at];
+      }
+    }
+  }
+
+  /// What the changes of weights cost by themselves: the scale of rounding noise.
+  double energy(std::size_t first, std::size_t r) const {
+    double sum = 0;
+    for (std::size_t i = 0; i < grid_.sub_size && found_.changes[r] < 0; ++i) {
+      const double moved = double{found_.values[i * kRoundedRows + r]} - values_.row(i)[r];
+      sum += moved * moved * h_.row(first + i)[first + i];
+    }
+    return sum;
+  }
+
+  void take(std::size_t first, std::size_t r) {
+    RowState& state = states_[r];
     for (std::size_t i = 0; i < grid_.sub_size; ++i) {
-      out_.codes(state_.row)[first + i] = trial.codes[i];
-      const float moved = trial.values[i] - state_.values[first + i];
-      if (moved != 0) add_to_gradient(h_, state_, first + i, moved);
-      state_.values[first + i] = trial.values[i];
+      out_.codes(state.row)[first + i] = found_.codes[i * kRoundedRows + r];
+      const float value = found_.values[i * kRoundedRows + r];
+      const float moved = value - state.values[first + i];
+      if (moved != 0) add_to_gradient(h_, state, first + i, moved);
+      state.values[first + i] = value;
     }
   }
 
   ConstMatrix h_;
-  RowState& state_;
+  std::span<RowState> states_;
   CodedMatrix& out_;
   const quant::BlockGrid& grid_;
   quant::LevelRounder rounder_;
-  std::vector<Stored> candidates_;
+  std::vector<Change> changes_;
+  tensor::Matrix<float> gradients_;  // [sub_size, kRoundedRows], as the values: of one sub-block
+  tensor::Matrix<float> values_;
+  Stored now_[kRoundedRows];
+  Stored best_[kRoundedRows];
+  SubBlockChoice trial_;
+  SubBlockChoice found_;
 };
 
 }  // namespace
 
-double sweep_blocks(ConstMatrix h, RowState& state, CodedMatrix& out) {
+double sweep_blocks(ConstMatrix h, std::span<RowState> states, CodedMatrix& out) {
+  WINNOW_CHECK(!states.empty() && states.size() <= kRoundedRows);
   if (out.grid().codebook != nullptr) return 0;  // not every code may stand alone
-  return BlockSweep(h, state, out).run();
+  return BlockSweep(h, states, out).run();
 }
 
 }  // namespace winnow::compress

@@ -5,34 +5,18 @@
 // single moves end in a local minimum. A chain begins with the cheaper move of a weight and goes on
 // with the best move of any other (as Lin and Kernighan's search for tours does); it is made as
 // soon as its sum is below zero.
-#include <algorithm>
 #include <array>
-#include <cstring>
-#include <vector>
 
-#include "base/error.h"
 #include "compress/descent.h"
-#include "quant/lanes.h"
 
 namespace winnow::compress {
 namespace {
-
-using quant::kLanes;
-using quant::Lanes;
 
 /// As in row_steps.cc.
 constexpr double kNoise = 1e-7;
 constexpr std::size_t kLongest = 4;
 /// A chain of three or more is followed while its sum is below this share of its first move.
 constexpr double kPromising = 0.5;
-/// Weights whose smallest cost is compared at a time.
-constexpr std::size_t kStretch = 4 * kLanes;
-
-Lanes load(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
 
 class ChainSweep {
  public:
@@ -87,44 +71,12 @@ class ChainSweep {
     return {j, upwards, upwards ? up_[j] : down_[j], upwards ? up : down};
   }
 
-  /// Adds a move to the gradient of the chain.
-  void add_to_chain(const Move& move, const float* from) {
-    const float* const row = h_.data + move.weight * h_.row_stride;
-    for (std::size_t k = 0; k < h_.cols; ++k) gradient_[k] = from[k] + move.by * row[k];
-  }
-
-  Lanes costs(std::size_t k) const {
-    const Lanes slope = 2 * load(&gradient_[k]);
-    const Lanes up = load(&up_[k]);
-    const Lanes down = load(&down_[k]);
-    const Lanes diagonal = load(&diagonal_[k]);
-    const Lanes up_cost = up * (slope + up * diagonal);
-    const Lanes down_cost = down * (slope + down * diagonal);
-    return up_cost < down_cost ? up_cost : down_cost;
-  }
-
-  /// The best move of any weight outside the chain.
-  Move best_move() const {
-    std::size_t best = 0;
-    float least = 0;
-    for (std::size_t first = 0; first < h_.cols; first += kStretch) {
-      Lanes lower = {};
-      const std::size_t end = std::min(first + kStretch, h_.cols);
-      for (std::size_t k = first; k < end; k += kLanes) {
-        const Lanes four = costs(k);
-        lower = four < lower ? four : lower;
-      }
-      const float smallest = lower[quant::smallest_lane(lower)];
-      if (!(smallest < least)) continue;
-      least = smallest;
-      best = first;
-    }
-    Move move;
-    for (std::size_t k = best; least < 0 && k < std::min(best + kStretch, h_.cols); ++k) {
-      const Move other = cheapest(k, gradient_[k]);
-      if (other.by != 0 && other.cost < move.cost) move = other;
-    }
-    return move;
+  /// Adds a move to the gradient of the chain; the best move of any weight after it.
+  Move next_move(const Move& move, const float* from) {
+    const std::size_t best = state_.kernels->cheapest_move(
+        {h_.cols, from, move.by, h_.data + move.weight * h_.row_stride, up_.data(), down_.data(),
+         diagonal_.data(), gradient_.data()});
+    return best == h_.cols ? Move{} : cheapest(best, gradient_[best]);
   }
 
   /// The chain that begins with weight j; returns the change of L.
@@ -135,15 +87,15 @@ class ChainSweep {
     const double scale = double{diagonal_[j]} * chain[0].by * chain[0].by;
     double sum = chain[0].cost;
     std::size_t length = 1;
-    add_to_chain(chain[0], state_.gradient.data());
+    const float* from = state_.gradient.data();
     while (!(sum < -kNoise * scale) && length < kLongest) {
       leave_out(chain[length - 1]);
-      const Move next = best_move();
+      const Move next = next_move(chain[length - 1], from);
       if (!(next.cost < 0)) break;
       chain[length++] = next;
       sum += next.cost;
-      if (sum < -kNoise * scale || !(sum < kPromising * chain[0].cost)) break;
-      if (length < kLongest) add_to_chain(next, gradient_.data());
+      if (!(sum < kPromising * chain[0].cost)) break;
+      from = gradient_.data();
     }
     for (std::size_t i = 0; i < length; ++i) set_moves(chain[i].weight);
     if (!(sum < -kNoise * scale)) return 0;
@@ -166,16 +118,15 @@ class ChainSweep {
   ConstMatrix h_;
   RowState& state_;
   CodedMatrix& out_;
-  std::vector<float> up_;
-  std::vector<float> down_;
-  std::vector<float> diagonal_;
-  std::vector<float> gradient_;  // with the moves of the chain so far
+  tensor::AlignedVector<float> up_;
+  tensor::AlignedVector<float> down_;
+  tensor::AlignedVector<float> diagonal_;
+  tensor::AlignedVector<float> gradient_;  // with the moves of the chain so far
 };
 
 }  // namespace
 
 double sweep_chains(ConstMatrix h, RowState& state, CodedMatrix& out) {
-  WINNOW_CHECK(h.cols % kLanes == 0);            // so are the blocks of all layouts
   if (out.grid().codebook != nullptr) return 0;  // not every code may stand alone
   return ChainSweep(h, state, out).run();
 }

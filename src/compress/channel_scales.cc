@@ -45,11 +45,11 @@ class SharedScales {
  public:
   SharedScales(std::span<const TrialMatrix> matrices, std::size_t channels,
                std::span<const std::uint32_t> channel_of, const HessianQuantizerOptions& options,
-               os::ThreadPool& pool)
-      : matrices_(matrices), channel_of_(channel_of), options_(options), pool_(pool) {
+               const Workers& workers)
+      : matrices_(matrices), channel_of_(channel_of), options_(options), workers_(workers) {
     for (const TrialMatrix& matrix : matrices) {
       WINNOW_CHECK(matrix.weights.cols == (channel_of.empty() ? channels : channel_of.size()));
-      trials_.emplace_back(matrix, options, pool);
+      trials_.emplace_back(matrix, options, workers);
     }
   }
 
@@ -83,7 +83,7 @@ class SharedScales {
       const Hessian hessian = matrix.hessian->of_divided_inputs(columns);
       const Hessian judge = matrix.judge().of_divided_inputs(columns);
       const auto scaled = scaled_columns(matrix.weights, columns);
-      sum += held_out_loss({scaled.view(), matrix.codec, &hessian, &judge}, options_, pool_);
+      sum += held_out_loss({scaled.view(), matrix.codec, &hessian, &judge}, options_, workers_);
     }
     return sum;
   }
@@ -99,7 +99,7 @@ class SharedScales {
   std::span<const TrialMatrix> matrices_;
   std::span<const std::uint32_t> channel_of_;
   const HessianQuantizerOptions& options_;
-  os::ThreadPool& pool_;
+  Workers workers_;
   std::vector<QuantizerTrial> trials_;
 };
 
@@ -109,8 +109,8 @@ ChannelScales search_channel_scales(std::span<const TrialMatrix> matrices,
                                     std::span<const float> magnitudes,
                                     std::span<const std::uint32_t> channel_of, ScaleFamily family,
                                     const HessianQuantizerOptions& options, double least_gain,
-                                    os::ThreadPool& pool) {
-  const SharedScales search(matrices, magnitudes.size(), channel_of, options, pool);
+                                    const Workers& workers) {
+  const SharedScales search(matrices, magnitudes.size(), channel_of, options, workers);
   const std::vector<float> ones(magnitudes.size(), 1.0F);
   const std::vector<double> largest = search.largest_weights(magnitudes.size());
   ChannelScales best;

@@ -39,7 +39,7 @@ ChannelScales search_channel_scales(std::span<const TrialMatrix> matrices,
                                     std::span<const float> magnitudes,
                                     std::span<const std::uint32_t> channel_of, ScaleFamily family,
                                     const HessianQuantizerOptions& options, double least_gain,
-                                    os::ThreadPool& pool);
+                                    const Workers& workers);
 
 /// Root mean square of each input, which stands for the mean and the largest magnitude where only
 /// second moments are known.

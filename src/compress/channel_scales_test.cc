@@ -9,6 +9,7 @@
 
 #include "compress/quantizer_methods.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 
 namespace winnow::compress {
 namespace {
@@ -28,7 +29,7 @@ class EveryFamily : public ::testing::TestWithParam<ScaleFamily> {
   static HessianQuantizerOptions rtn() { return find_quantizer_method("rtn")->options; }
 
   const quant::Codec& codec = *quant::find_codec("Q4_0");
-  os::ThreadPool pool{1};
+  testing::OwnWorkers pool{1};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   Hessian hessian = correlated_hessian(2, 500, kSize);
 };

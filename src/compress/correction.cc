@@ -29,9 +29,9 @@ const quant::Codec& half_codec() {
 }
 
 tensor::Matrix<float> error_of(ConstMatrix weights, const quant::PackedMatrix& packed,
-                               os::ThreadPool& pool) {
+                               const Workers& workers) {
   tensor::Matrix<float> error(weights.rows, weights.cols);
-  pool.run(weights.rows, [&](std::size_t r, unsigned) {
+  workers.run(weights.rows, [&](std::size_t r, unsigned) {
     const auto row = error.row(r);
     packed.codec->decode(packed.row(r), packed.cols / packed.codec->block_size, row.data());
     for (std::size_t j = 0; j < row.size(); ++j) row[j] = weights.row(r)[j] - row[j];
@@ -94,9 +94,9 @@ Bytes fitting_bytes(const TensorGroup& group) {
 
 Correction fit_correction(ConstMatrix weights, const quant::PackedMatrix& packed,
                           PreparedHessian& hessian, std::size_t rank, bool weighted,
-                          os::ThreadPool& pool) {
+                          const Workers& workers) {
   WINNOW_CHECK(weights.rows == packed.rows && weights.cols == packed.cols);
-  const tensor::Matrix<float> error = error_of(weights, packed, pool);
+  const tensor::Matrix<float> error = error_of(weights, packed, workers);
   LowRank parts = low_rank_correction(error.view(), weighted ? &hessian.calibration() : nullptr,
                                       kDamping, rank);
   Correction result;
@@ -114,8 +114,8 @@ Correction fit_correction(ConstMatrix weights, const quant::PackedMatrix& packed
       for (std::size_t j = 0; j < values.size(); ++j) values[j] += factor * row[j];
     }
   };
-  const double before = quadratic_loss(error.view(), hessian.dense_judge(), nothing, pool);
-  const double after = quadratic_loss(error.view(), hessian.dense_judge(), corrected, pool);
+  const double before = quadratic_loss(error.view(), hessian.dense_judge(), nothing, workers);
+  const double after = quadratic_loss(error.view(), hessian.dense_judge(), corrected, workers);
   if (after < before) {
     result.share = std::min((before - after) / before, 1.0);
   } else {

@@ -9,8 +9,8 @@
 
 #include "compress/prepared_hessian.h"
 #include "compress/tensor_group.h"
+#include "compress/workers.h"
 #include "model/extended_layout.h"
-#include "os/thread_pool.h"
 #include "quant/codec.h"
 
 namespace winnow::compress {
@@ -54,6 +54,6 @@ struct Correction {
 /// For weights [rows, cols] and what they were packed as. rank: 1 to the smaller side.
 Correction fit_correction(ConstMatrix weights, const quant::PackedMatrix& packed,
                           PreparedHessian& hessian, std::size_t rank, bool weighted,
-                          os::ThreadPool& pool);
+                          const Workers& workers);
 
 }  // namespace winnow::compress

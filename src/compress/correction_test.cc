@@ -11,6 +11,7 @@
 #include "compress/linear_algebra.h"
 #include "compress/low_rank.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 
 namespace winnow::compress {
 namespace {
@@ -45,7 +46,7 @@ class FitCorrection : public ::testing::Test {
   PreparedHessian hessian_{correlated_hessian(2, 300, kCols), correlated_hessian(3, 300, kCols)};
   std::vector<std::byte> bytes_;
   quant::PackedMatrix packed_;
-  os::ThreadPool pool_{2};
+  testing::OwnWorkers pool_{2};
 };
 
 // Each factor's value is rounded to 11 bits, so a product to two halves of a unit of 2^-10 of
@@ -124,7 +125,7 @@ TEST(LeadingSingularValues, LoseLittleOfAFlatSpectrum) {
   EXPECT_LE(found.residual, best * 1.01);
   double left = 0;
   tensor::Matrix<float> product_of(error.rows(), error.cols());
-  product(found.left.view(), found.right.view(), product_of.view());
+  product(testing::best_kernels(), found.left.view(), found.right.view(), product_of.view());
   for (std::size_t i = 0; i < error.flat().size(); ++i) {
     const double rest = double{error.flat()[i]} - product_of.flat()[i];
     left += rest * rest;

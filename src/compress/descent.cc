@@ -12,12 +12,13 @@ namespace winnow::compress {
 namespace {
 
 /// Rows that share the matrix products with H.
-constexpr std::size_t kRows = 16;
+constexpr std::size_t kRows = kernels::kRoundedRows;
 
 class DescentTile {
  public:
-  DescentTile(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out)
-      : weights_(weights), h_(h), options_(options), out_(out) {}
+  DescentTile(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out,
+              const kernels::Kernels& kernels)
+      : weights_(weights), h_(h), options_(options), out_(out), kernels_(kernels) {}
 
   double run(std::size_t first) {
     const std::size_t count = std::min(kRows, weights_.rows - first);
@@ -25,7 +26,7 @@ class DescentTile {
     gradients_ = tensor::Matrix<float>(count, h_.cols);
     std::vector<RowState> states(count);
     for (std::size_t r = 0; r < count; ++r) {
-      states[r] = {first + r, values_.row(r), gradients_.row(r)};
+      states[r] = {&kernels_, first + r, values_.row(r), gradients_.row(r)};
     }
     double loss = measure(states);
     for (int round = 0; round < options_.rounds; ++round) {
@@ -48,7 +49,7 @@ class DescentTile {
         errors.row(r)[j] = states[r].values[j] - original[j];
       }
     }
-    product(errors.view(), h_, gradients_.view());
+    product(kernels_, errors.view(), h_, gradients_.view());
     double loss = 0;
     for (std::size_t i = 0; i < errors.flat().size(); ++i) {
       loss += double{errors.flat()[i]} * gradients_.flat()[i];
@@ -56,11 +57,12 @@ class DescentTile {
     return loss;
   }
 
-  using Sweep = double (*)(ConstMatrix, RowState&, CodedMatrix&);
-  double repeated(Sweep sweep, int most, RowState& state) {
+  /// states: of a row, or of all rows of the tile.
+  template <typename Sweep, typename States>
+  double repeated(const Sweep& sweep, int most, States&& states) {
     double change = 0;
     for (int i = 0; i < most; ++i) {
-      const double gained = sweep(h_, state, out_);
+      const double gained = sweep(h_, states, out_);
       change += gained;
       if (gained == 0) break;
     }
@@ -69,9 +71,9 @@ class DescentTile {
 
   double run_round(std::vector<RowState>& states) {
     double change = 0;
+    for (RowState& state : states) change += repeated(sweep_codes, options_.code_sweeps, state);
+    change += repeated(sweep_blocks, options_.block_sweeps, std::span(states));
     for (RowState& state : states) {
-      change += repeated(sweep_codes, options_.code_sweeps, state);
-      change += repeated(sweep_blocks, options_.block_sweeps, state);
       if (options_.integers) change += sweep_integers(h_, state, out_);
     }
     if (options_.block_scales) change += refit_block_scales(h_, states, out_);
@@ -91,6 +93,7 @@ class DescentTile {
   ConstMatrix h_;
   const DescentOptions& options_;
   CodedMatrix& out_;
+  const kernels::Kernels& kernels_;
   tensor::Matrix<float> values_;
   tensor::Matrix<float> gradients_;
 };
@@ -98,21 +101,21 @@ class DescentTile {
 }  // namespace
 
 double descend(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out,
-               os::ThreadPool& pool) {
+               const Workers& workers) {
   WINNOW_CHECK(weights.cols == h.cols && weights.cols == out.cols());
   const std::size_t tiles = (weights.rows + kRows - 1) / kRows;
   std::vector<double> losses(tiles);
-  pool.run(tiles, [&](std::size_t tile, unsigned) {
-    losses[tile] = DescentTile(weights, h, options, out).run(tile * kRows);
+  workers.run(tiles, [&](std::size_t tile, unsigned) {
+    losses[tile] = DescentTile(weights, h, options, out, workers.kernels()).run(tile * kRows);
   });
   return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 double quadratic_loss(ConstMatrix weights, ConstMatrix h, const RowDecoder& decode_row,
-                      os::ThreadPool& pool) {
+                      const Workers& workers) {
   const std::size_t tiles = (weights.rows + kRows - 1) / kRows;
   std::vector<double> losses(tiles);
-  pool.run(tiles, [&](std::size_t tile, unsigned) {
+  workers.run(tiles, [&](std::size_t tile, unsigned) {
     const std::size_t first = tile * kRows;
     const std::size_t count = std::min(kRows, weights.rows - first);
     tensor::Matrix<float> errors(count, h.cols);
@@ -122,7 +125,7 @@ double quadratic_loss(ConstMatrix weights, ConstMatrix h, const RowDecoder& deco
       const auto original = weights.row(first + r);
       for (std::size_t j = 0; j < h.cols; ++j) errors.row(r)[j] -= original[j];
     }
-    product(errors.view(), h, products.view());
+    product(workers.kernels(), errors.view(), h, products.view());
     for (std::size_t i = 0; i < errors.flat().size(); ++i) {
       losses[tile] += double{errors.flat()[i]} * products.flat()[i];
     }

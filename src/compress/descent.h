@@ -12,7 +12,7 @@
 
 #include "compress/coded_matrix.h"
 #include "compress/linear_algebra.h"
-#include "os/thread_pool.h"
+#include "compress/workers.h"
 
 namespace winnow::compress {
 
@@ -37,18 +37,19 @@ struct DescentOptions {
 /// rounding. Cost: rows * n^2 operations per round for G, up to 3 more for the refit, 5 for each
 /// sweep over chains, 64 rows * n * sub-block size for one over blocks, n per changed code.
 double descend(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out,
-               os::ThreadPool& pool);
+               const Workers& workers);
 
-/// Writes the n quantised weights of a row. Called from any thread of the pool.
+/// Writes the n quantised weights of a row. Called from any thread of the workers.
 using RowDecoder = std::function<void(std::size_t row, std::span<float> out)>;
 
 /// L of the whole matrix, in f64 from f32 products. h need not be positive.
 double quadratic_loss(ConstMatrix weights, ConstMatrix h, const RowDecoder& decode_row,
-                      os::ThreadPool& pool);
+                      const Workers& workers);
 
-// ---- One row, for the steps (row_steps.cc, scale_refit.cc) ----
+// ---- Rows, for the steps (row_steps.cc, block_steps.cc, chain_steps.cc, scale_refit.cc) ----
 
 struct RowState {
+  const kernels::Kernels* kernels = nullptr;  ///< borrowed
   std::size_t row = 0;
   std::span<float> values;    ///< [n], as decoded
   std::span<float> gradient;  ///< [n], G
@@ -62,8 +63,8 @@ double sweep_codes(ConstMatrix h, RowState& state, CodedMatrix& out);
 double sweep_chains(ConstMatrix h, RowState& state, CodedMatrix& out);
 
 /// Gives each sub-block the neighbouring scale or minimum with which, its codes chosen anew, L is
-/// lowest. Returns the change of L.
-double sweep_blocks(ConstMatrix h, RowState& state, CodedMatrix& out);
+/// lowest. states: of at most kernels::kRoundedRows rows. Returns the change of L over all of them.
+double sweep_blocks(ConstMatrix h, std::span<RowState> states, CodedMatrix& out);
 
 /// Moves the integer scale and the integer minimum of each sub-block, codes kept, to where L is
 /// lowest. Returns the change of L.
@@ -86,9 +87,7 @@ double refit_block_scales(ConstMatrix h, std::span<RowState> states, CodedMatrix
 
 /// Adds `change` times row `column` of h to the gradient.
 inline void add_to_gradient(ConstMatrix h, RowState& state, std::size_t column, float change) {
-  const float* const row = h.data + column * h.row_stride;
-  float* const gradient = state.gradient.data();
-  for (std::size_t k = 0; k < h.cols; ++k) gradient[k] += change * row[k];
+  state.kernels->axpy(change, h.data + column * h.row_stride, state.gradient.data(), h.cols);
 }
 
 }  // namespace winnow::compress

@@ -6,6 +6,7 @@
 
 #include "compress/error_feedback.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
 namespace winnow::compress {
@@ -38,9 +39,9 @@ class EveryDescent : public ::testing::TestWithParam<const quant::Codec*> {
       for (std::size_t j = 0; j < kSize; ++j) {
         errors.row(r)[j] = values.row(r)[j] - weights.row(r)[j];
       }
-      result.push_back({r, values.row(r), gradients.row(r)});
+      result.push_back({&testing::best_kernels(), r, values.row(r), gradients.row(r)});
     }
-    product(errors.view(), h(), gradients.view());
+    product(testing::best_kernels(), errors.view(), h(), gradients.view());
     return result;
   }
 
@@ -73,7 +74,7 @@ class EveryDescent : public ::testing::TestWithParam<const quant::Codec*> {
   }
 
   const quant::Codec& codec = *GetParam();
-  os::ThreadPool pool{1};
+  testing::OwnWorkers pool{1};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   DampedHessian damped = damp(correlated_hessian(2, 600, kSize), 0.01, codec.block_size,
                               ColumnOrder::kByImportance, columns_coded_together(*codec.grid));
@@ -170,7 +171,10 @@ TEST_P(EveryDescent, MovesBlocksOnlyDownhill) {
   const double before = loss();
   rows = states();
   double claimed = 0;
-  for (RowState& row : rows) claimed += sweep_blocks(h(), row, coded);
+  for (std::size_t first = 0; first < kRows; first += kernels::kRoundedRows) {
+    const std::size_t count = std::min(kernels::kRoundedRows, kRows - first);
+    claimed += sweep_blocks(h(), std::span(rows).subspan(first, count), coded);
+  }
   expect_honest(before, claimed);
   expect_consistent(rows);
 }
@@ -244,7 +248,7 @@ TEST_P(EveryDescent, ReturnsTheLossItReached) {
 
 TEST_P(EveryDescent, DoesNotDependOnTheNumberOfThreads) {
   CodedMatrix other = coded;
-  os::ThreadPool three(3);
+  testing::OwnWorkers three(3);
   const double reached = descend(weights.view(), h(), DescentOptions{}, coded, pool);
   EXPECT_EQ(descend(weights.view(), h(), DescentOptions{}, other, three), reached);
   EXPECT_EQ(packed(other, codec), packed(coded, codec));

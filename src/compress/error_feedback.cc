@@ -19,8 +19,8 @@
 namespace winnow::compress {
 namespace {
 
-/// Lanes of a tile: 4 SSE registers. The tail of a matrix leaves lanes empty (weights of zero).
-constexpr std::size_t kRows = 16;
+/// Lanes of a tile. The tail of a matrix leaves lanes empty (weights of zero).
+constexpr std::size_t kRows = kernels::kRoundedRows;
 
 /// Block scales near those that were searched.
 struct Neighbour {
@@ -40,18 +40,21 @@ std::span<const Neighbour> neighbours(const quant::BlockGrid& grid) {
 class FeedbackTile {
  public:
   FeedbackTile(ConstMatrix weights, const DampedHessian& hessian, std::span<const float> importance,
-               BlockScales scales, CodedMatrix& out)
+               BlockScales scales, CodedMatrix& out, const kernels::Kernels& kernels)
       : weights_(weights),
         hessian_(hessian),
         importance_(importance),
         scales_(scales),
         out_(out),
+        kernels_(kernels),
         rounder_(out.grid()),
         size_(out.grid().block_size),
         target_(size_, kRows),
         errors_(weights.cols, kRows),
         steps_(out.subs_per_block(), kRows),
-        offsets_(out.subs_per_block(), kRows) {
+        offsets_(out.subs_per_block(), kRows),
+        codes_(size_ * kRows),
+        sub_blocks_(size_) {
     if (out.grid().codebook != nullptr) codebook_.emplace(out.grid());
   }
 
@@ -76,13 +79,25 @@ class FeedbackTile {
     for (std::size_t r = 0; r < count_ && scales_ != BlockScales::kKeep; ++r) {
       search_scales(place, block, r);
     }
-    // Codes from a codebook take too long to be chosen for every neighbour.
-    const bool around = scales_ == BlockScales::kSearchAround && out_.grid().codebook == nullptr;
-    if (around) try_neighbours(place, block);
+    if (codebook_) {  // its codes take too long to be chosen for every neighbour
+      round_points(place, block);
+      return;
+    }
+    for (std::size_t i = 0; i < size_; ++i) {
+      const std::size_t sub = hessian_.order[place + i] % size_ / out_.grid().sub_size;
+      sub_blocks_[i] = static_cast<std::uint8_t>(sub);
+    }
+    if (scales_ == BlockScales::kSearchAround) try_neighbours(place, block);
     round_block(place, block);
+    for (std::size_t r = 0; r < count_; ++r) {
+      const auto codes = out_.codes(first_ + r);
+      for (std::size_t i = 0; i < size_; ++i) {
+        codes[hessian_.order[place + i]] = codes_[i * kRows + r];
+      }
+    }
   }
 
-  void round_block(std::size_t place, std::size_t block) {
+  void load_scales(std::size_t block) {
     for (std::size_t r = 0; r < count_; ++r) {
       for (std::size_t k = 0; k < out_.subs_per_block(); ++k) {
         const std::size_t sub = block * out_.subs_per_block() + k;
@@ -90,10 +105,22 @@ class FeedbackTile {
         offsets_.row(k)[r] = out_.offset(first_ + r, sub);
       }
     }
-    const std::size_t together = columns_coded_together(out_.grid());
+  }
+
+  /// Errors and codes of the block under its scales; uses the targets up.
+  void round_block(std::size_t place, std::size_t block) {
+    load_scales(block);
+    kernels_.feed_back({&rounder_, size_, hessian_.factor.row(place).data() + place, weights_.cols,
+                        sub_blocks_.data(), steps_.flat().data(), offsets_.flat().data(),
+                        target_.flat().data(), errors_.row(place).data(), codes_.data()});
+  }
+
+  /// The same where codes come from a codebook, several at a time.
+  void round_points(std::size_t place, std::size_t block) {
+    load_scales(block);
     for (std::size_t i = 0; i < size_; ++i) {
-      if (together > 1 && i % together == 0) choose_codes(place, i);
-      round_column(place, i);
+      if (i % columns_coded_together(out_.grid()) == 0) choose_codes(place, i);
+      measure_column(place, i);
       update_block(place, i);
     }
   }
@@ -162,7 +189,8 @@ class FeedbackTile {
     if (place == 0) return;
     const std::size_t n = weights_.cols;
     const ConstMatrix above{hessian_.factor.flat().data() + place, place, size_, n};
-    subtract_transposed_product(above, errors_.view().rows_from(0, place), target_.view());
+    subtract_transposed_product(kernels_, above, errors_.view().rows_from(0, place),
+                                target_.view());
   }
 
   void search_scales(std::size_t place, std::size_t block, std::size_t r) {
@@ -214,20 +242,15 @@ class FeedbackTile {
     return metric;
   }
 
-  void round_column(std::size_t place, std::size_t i) {
+  void measure_column(std::size_t place, std::size_t i) {
     const std::size_t column = hessian_.order[place + i];
     const std::size_t k = column % size_ / out_.grid().sub_size;
     const float inverse_diagonal = 1.0F / hessian_.factor.row(place + i)[place + i];
     const auto errors = errors_.row(place + i);
     for (std::size_t r = 0; r < count_; ++r) {
-      const float target = target_.row(i)[r];
-      const float step = steps_.row(k)[r];
-      const float offset = offsets_.row(k)[r];
-      std::uint8_t& code = out_.codes(first_ + r)[column];
-      if (!codebook_) {
-        code = rounder_.nearest((target + offset) * quant::BlockGrid::inverse_step(step));
-      }
-      errors[r] = (target - out_.value(step, offset, code)) * inverse_diagonal;
+      const std::uint8_t code = out_.codes(first_ + r)[column];
+      const float value = out_.value(steps_.row(k)[r], offsets_.row(k)[r], code);
+      errors[r] = (target_.row(i)[r] - value) * inverse_diagonal;
     }
   }
 
@@ -247,6 +270,7 @@ class FeedbackTile {
   std::span<const float> importance_;
   BlockScales scales_;
   CodedMatrix& out_;
+  const kernels::Kernels& kernels_;
   quant::LevelRounder rounder_;
   std::optional<CodebookRounder> codebook_;
   std::size_t size_;
@@ -256,25 +280,28 @@ class FeedbackTile {
   tensor::Matrix<float> errors_;  // [n, kRows], scaled by 1 / U_jj; empty lanes stay zero
   tensor::Matrix<float> steps_;   // [sub-blocks of a block, kRows]
   tensor::Matrix<float> offsets_;
+  std::vector<std::uint8_t> codes_;       // [block_size, kRows], in the order of rounding
+  std::vector<std::uint8_t> sub_blocks_;  // [block_size], of each column in that order
 };
 
 }  // namespace
 
 double round_with_feedback(ConstMatrix weights, const DampedHessian& hessian,
                            std::span<const float> importance, BlockScales scales, CodedMatrix& out,
-                           os::ThreadPool& pool) {
+                           const Workers& workers) {
   WINNOW_CHECK(weights.cols == out.cols() && weights.rows == out.rows());
   std::vector<double> losses(weights.rows);
-  pool.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
-    FeedbackTile(weights, hessian, importance, scales, out).run(tile * kRows, losses);
+  workers.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
+    FeedbackTile(weights, hessian, importance, scales, out, workers.kernels())
+        .run(tile * kRows, losses);
   });
   return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 void round_to_nearest(ConstMatrix weights, std::span<const float> importance, CodedMatrix& out,
-                      os::ThreadPool& pool) {
+                      const Workers& workers) {
   const std::size_t size = out.grid().block_size;
-  pool.run(weights.rows, [&](std::size_t row, unsigned) {
+  workers.run(weights.rows, [&](std::size_t row, unsigned) {
     for (std::size_t b = 0; b < out.blocks_per_row(); ++b) {
       quant::BlockParameters parameters;
       out.grid().fit(weights.row(row).data() + b * size, importance.data() + b * size, parameters);

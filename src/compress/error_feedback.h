@@ -10,7 +10,7 @@
 #include "compress/coded_matrix.h"
 #include "compress/damped_hessian.h"
 #include "compress/linear_algebra.h"
-#include "os/thread_pool.h"
+#include "compress/workers.h"
 
 namespace winnow::compress {
 
@@ -26,10 +26,10 @@ enum class BlockScales {
 /// which is tr(dW (H + ridge) dW^T) but for rounding. Cost: rows * n^2 operations and the searches.
 double round_with_feedback(ConstMatrix weights, const DampedHessian& hessian,
                            std::span<const float> importance, BlockScales scales, CodedMatrix& out,
-                           os::ThreadPool& pool);
+                           const Workers& workers);
 
 /// Searches the scales of every block by itself and takes the nearest codes: the codec's encoder.
 void round_to_nearest(ConstMatrix weights, std::span<const float> importance, CodedMatrix& out,
-                      os::ThreadPool& pool);
+                      const Workers& workers);
 
 }  // namespace winnow::compress

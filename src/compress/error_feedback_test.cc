@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "compress/descent.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
 namespace winnow::compress {
@@ -25,7 +26,7 @@ constexpr std::size_t kRows = 19;   // a whole tile and part of one
 class EveryGridCodec : public ::testing::TestWithParam<const quant::Codec*> {
  protected:
   const quant::Codec& codec = *GetParam();
-  os::ThreadPool pool{2};
+  testing::OwnWorkers pool{2};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   std::vector<float> ones = std::vector<float>(kSize, 1.0F);
 };
@@ -166,7 +167,7 @@ SmallResult solve(std::uint64_t seed) {
   quant::Codec codec = *quant::find_codec("Q4_1");
   codec.block_size = kLive;
   codec.grid = &grid;
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   tensor::Matrix<float> weights(1, kLive);
   Rng rng(seed);
   for (float& w : weights.flat()) w = static_cast<float>(3 * rng.uniform());
@@ -239,7 +240,7 @@ TEST(ErrorFeedback, AgreesWithTheFormulasInNumpy) {
   const auto x = golden["inputs"].get<std::vector<float>>();
   std::copy(w.begin(), w.end(), weights.flat().begin());
   std::copy(x.begin(), x.end(), inputs.flat().begin());
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   Hessian hessian(size);
   hessian.add(inputs.view(), {}, pool);
   const DampedHessian damped =

@@ -93,6 +93,7 @@ class HessianPacker final : public GroupPacker {
 
  private:
   using Groups = std::vector<const TensorGroup*>;
+  Workers workers() const { return {context_.runner.pool(), context_.runner.kernels()}; }
   /// Runs the text through the layers; `visit` sees every matrix of `groups`, and `finish` is
   /// called when all of a layer's have been seen (nothing: those without a layer).
   void walk(const Groups& groups, const std::string& stage, const MatrixVisitor& visit,
@@ -296,7 +297,7 @@ double HessianPacker::plain_loss(ConstMatrix weights, const quant::Codec& codec,
   const RowDecoder decode_row = [&](std::size_t r, std::span<float> values) {
     codec.decode(bytes.data() + r * row_bytes, blocks, values.data());
   };
-  return quadratic_loss(weights, hessian.dense_judge(), decode_row, context_.runner.pool());
+  return quadratic_loss(weights, hessian.dense_judge(), decode_row, workers());
 }
 
 /// On the first matrix that errs on the text: rounding errors are much alike in all of them.
@@ -313,11 +314,11 @@ void HessianPacker::measure_shares(const TensorGroup& group, ExpertId expert,
     if (option.rank == 0) continue;
     if (!weights) weights = changed_matrix(group, expert);
     bytes.resize(packed_bytes(group, *option.codec).value / group.parts);
-    quantize_matrix(std::as_const(*weights).view(), *option.codec, hessian, quick,
-                    context_.runner.pool(), bytes);
+    quantize_matrix(std::as_const(*weights).view(), *option.codec, hessian, quick, workers(),
+                    bytes);
     const quant::PackedMatrix packed{option.codec, bytes.data(), group.rows, group.cols};
     shares.back() = fit_correction(std::as_const(*weights).view(), packed, hessian, option.rank,
-                                   options_.corrections.weighted, context_.runner.pool())
+                                   options_.corrections.weighted, workers())
                         .share;
   }
   shares_[&group] = std::move(shares);
@@ -352,7 +353,7 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
     bytes.resize(rows.rows() * (rows.cols() / option.codec->block_size) *
                  option.codec->block_bytes);
     const QuantizerReport report =
-        quantize_matrix(rows.view(), *option.codec, hessian, quick, context_.runner.pool(), bytes);
+        quantize_matrix(rows.view(), *option.codec, hessian, quick, workers(), bytes);
     const double judged = std::max(hessian.judge().tokens(), 1.0);
     option.error += std::max(report.chosen().held_out_loss, 0.0) * judged * scale;
   }
@@ -413,7 +414,7 @@ void HessianPacker::quantize(const PackOrder& order, ExpertId expert, PreparedHe
     }
     const ConstMatrix part =
         changed ? ConstMatrix(whole.view().rows_from(row, count)) : std::as_const(weights).view();
-    quantize_matrix(part, *order.codec, hessian, options_.quantizer, context_.runner.pool(),
+    quantize_matrix(part, *order.codec, hessian, options_.quantizer, workers(),
                     out.subspan(row * row_bytes, count * row_bytes));
   }
 }
@@ -431,7 +432,7 @@ void HessianPacker::quantize_part(const PackOrder& order, ExpertId expert, Prepa
   const tensor::Matrix<float> weights = changed_matrix(group, expert);
   const Correction correction =
       fit_correction(weights.view(), {order.codec, out.data(), group.rows, group.cols}, hessian,
-                     rank, options_.corrections.weighted, context_.runner.pool());
+                     rank, options_.corrections.weighted, workers());
   const std::size_t of_part = correction.factors.size();
   packed.factors.resize(of_part * group.parts);
   std::copy(correction.factors.begin(), correction.factors.end(),

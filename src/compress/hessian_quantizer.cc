@@ -16,13 +16,13 @@ namespace {
 class MatrixQuantizer {
  public:
   MatrixQuantizer(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian,
-                  const HessianQuantizerOptions& options, os::ThreadPool& pool,
+                  const HessianQuantizerOptions& options, const Workers& workers,
                   std::span<std::byte> out)
       : weights_(weights),
         codec_(codec),
         hessian_(hessian),
         options_(options),
-        pool_(pool),
+        workers_(workers),
         out_(out),
         row_bytes_(weights.cols / codec.block_size * codec.block_bytes) {}
 
@@ -37,7 +37,7 @@ class MatrixQuantizer {
   /// The codec's own encoder.
   void encode() {
     const std::vector<float> importance = importance_of(hessian_.calibration());
-    pool_.run(weights_.rows, [&](std::size_t row, unsigned) {
+    workers_.run(weights_.rows, [&](std::size_t row, unsigned) {
       codec_.encode(weights_.row(row).data(), blocks(), importance.data(), bytes_of(row));
     });
     QuantizerCandidate candidate;
@@ -57,10 +57,10 @@ class MatrixQuantizer {
     if (options_.feedback) {
       const auto scales =
           options_.neighbour_scales ? BlockScales::kSearchAround : BlockScales::kSearch;
-      round_with_feedback(weights_, damped, importance, scales, coded, pool_);
+      round_with_feedback(weights_, damped, importance, scales, coded, workers_);
     } else {
       round_without_feedback(weights_, importance, damped.h.view(), options_.scale_search, coded,
-                             pool_);
+                             workers_);
     }
     const RowDecoder decode_row = [&](std::size_t row, std::span<float> values) {
       coded.decode_row(row, values);
@@ -68,14 +68,14 @@ class MatrixQuantizer {
     QuantizerCandidate candidate;
     candidate.damping = damping;
     candidate.rounded_loss = loss(decode_row);
-    if (options_.descent) descend(weights_, damped.h.view(), *options_.descent, coded, pool_);
+    if (options_.descent) descend(weights_, damped.h.view(), *options_.descent, coded, workers_);
     measure(decode_row, candidate);
     report_.candidates.push_back(candidate);
     const std::size_t last = report_.candidates.size() - 1;
     if (last > 0 && !(candidate.held_out_loss < report_.chosen().held_out_loss)) return;
     report_.winner = last;
-    pool_.run(weights_.rows,
-              [&](std::size_t row, unsigned) { coded.pack_row(row, bytes_of(row)); });
+    workers_.run(weights_.rows,
+                 [&](std::size_t row, unsigned) { coded.pack_row(row, bytes_of(row)); });
   }
 
   std::vector<float> scale_weights(const DampedHessian& damped) const {
@@ -103,7 +103,7 @@ class MatrixQuantizer {
   }
   /// Per token.
   double loss_under(ConstMatrix h, double tokens, const RowDecoder& decode_row) const {
-    return quadratic_loss(weights_, h, decode_row, pool_) / (tokens > 0 ? tokens : 1.0);
+    return quadratic_loss(weights_, h, decode_row, workers_) / (tokens > 0 ? tokens : 1.0);
   }
 
   std::size_t blocks() const { return weights_.cols / codec_.block_size; }
@@ -113,7 +113,7 @@ class MatrixQuantizer {
   const quant::Codec& codec_;
   PreparedHessian& hessian_;
   const HessianQuantizerOptions& options_;
-  os::ThreadPool& pool_;
+  Workers workers_;
   std::span<std::byte> out_;
   std::size_t row_bytes_;
   QuantizerReport report_;
@@ -134,22 +134,22 @@ void require_finite(ConstMatrix weights) {
 
 QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
                                 PreparedHessian& hessian, const HessianQuantizerOptions& options,
-                                os::ThreadPool& pool, std::span<std::byte> out) {
+                                const Workers& workers, std::span<std::byte> out) {
   WINNOW_CHECK(weights.rows > 0 && weights.cols % codec.block_size == 0);
   WINNOW_CHECK(hessian.size() == weights.cols && hessian.judge().size() == weights.cols);
   WINNOW_CHECK(out.size() == weights.rows * (weights.cols / codec.block_size) * codec.block_bytes);
   WINNOW_CHECK(options.guard || !options.dampings.empty());
   require_finite(weights);
-  return MatrixQuantizer(weights, codec, hessian, options, pool, out).run();
+  return MatrixQuantizer(weights, codec, hessian, options, workers, out).run();
 }
 
 QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
                                 const Hessian& hessian, const Hessian* held_out,
-                                const HessianQuantizerOptions& options, os::ThreadPool& pool,
+                                const HessianQuantizerOptions& options, const Workers& workers,
                                 std::span<std::byte> out) {
   PreparedHessian prepared(hessian,
                            held_out == nullptr ? std::nullopt : std::optional<Hessian>(*held_out));
-  return quantize_matrix(weights, codec, prepared, options, pool, out);
+  return quantize_matrix(weights, codec, prepared, options, workers, out);
 }
 
 std::vector<float> importance_of(const Hessian& hessian) {

@@ -16,7 +16,7 @@
 #include "compress/hessian.h"
 #include "compress/prepared_hessian.h"
 #include "compress/range_search.h"
-#include "os/thread_pool.h"
+#include "compress/workers.h"
 #include "quant/codec.h"
 
 namespace winnow::compress {
@@ -66,12 +66,12 @@ struct QuantizerReport {
 /// when a weight is not finite.
 QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
                                 PreparedHessian& hessian, const HessianQuantizerOptions& options,
-                                os::ThreadPool& pool, std::span<std::byte> out);
+                                const Workers& workers, std::span<std::byte> out);
 
 /// The same for a Hessian that no other matrix needs; held_out may be null.
 QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
                                 const Hessian& hessian, const Hessian* held_out,
-                                const HessianQuantizerOptions& options, os::ThreadPool& pool,
+                                const HessianQuantizerOptions& options, const Workers& workers,
                                 std::span<std::byte> out);
 
 /// The diagonal as importances for `Codec::encode`, relative to its mean, at least 1e-6; all ones

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
 namespace winnow::compress {
@@ -43,7 +44,7 @@ double held_out_loss(const quant::Codec& codec, const std::vector<std::byte>& by
 class EveryQuantizer : public ::testing::TestWithParam<const quant::Codec*> {
  protected:
   const quant::Codec& codec = *GetParam();
-  os::ThreadPool pool{2};
+  testing::OwnWorkers pool{2};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   Hessian hessian = correlated_hessian(2, 1500, kSize);
   Hessian held_out = correlated_hessian(3, 700, kSize);
@@ -85,8 +86,8 @@ TEST_P(EveryQuantizer, FallsBackToTheEncoderWhereFeedbackMisleads) {
 }
 
 TEST_P(EveryQuantizer, WritesTheSameBytesWithAnyNumberOfThreads) {
-  os::ThreadPool one(1);
-  os::ThreadPool three(3);
+  testing::OwnWorkers one(1);
+  testing::OwnWorkers three(3);
   auto first = room_for(codec);
   auto second = room_for(codec);
   quantize_matrix(weights.view(), codec, hessian, &held_out, {}, one, first);
@@ -139,7 +140,7 @@ TEST_P(EveryQuantizer, QuantisesOneRowAndZeros) {
 }
 
 TEST(HessianQuantizer, LosesLessWithMoreBits) {
-  os::ThreadPool pool(2);
+  testing::OwnWorkers pool(2);
   const auto weights = random_matrix(1, kRows, kSize);
   const Hessian hessian = correlated_hessian(2, 1500, kSize);
   double before = std::numeric_limits<double>::infinity();
@@ -154,7 +155,7 @@ TEST(HessianQuantizer, LosesLessWithMoreBits) {
 }
 
 TEST(HessianQuantizer, EncodesFloatCodecsAsTheyAre) {
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   const auto weights = random_matrix(1, kRows, kSize);
   const quant::Codec& codec = *quant::find_codec("F32");
   auto bytes = room_for(codec);
@@ -164,7 +165,7 @@ TEST(HessianQuantizer, EncodesFloatCodecsAsTheyAre) {
 }
 
 TEST(HessianQuantizer, NamesAWeightThatIsNotFinite) {
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   auto weights = random_matrix(1, kRows, kSize);
   weights.row(7)[33] = std::numeric_limits<float>::infinity();
   const quant::Codec& codec = *quant::find_codec("Q4_K");

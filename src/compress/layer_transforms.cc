@@ -63,10 +63,10 @@ class Choice {
                            });
                            if (site == Site::kAttentionInner) {
                              choose_values(source, options_.wishes, options_.quantizer,
-                                           runner_.pool(), transform_);
+                                           Workers(runner_.pool(), runner_.kernels()), transform_);
                            } else {
                              choose_inner(source, expert, options_.wishes, options_.quantizer,
-                                          runner_.pool(), transform_);
+                                          Workers(runner_.pool(), runner_.kernels()), transform_);
                            }
                          });
   }
@@ -85,7 +85,8 @@ class Choice {
       const auto found = kept.find(site_of(role));
       return found == kept.end() ? nullptr : &found->second;
     });
-    choose_input_folds(source, options_.wishes, options_.quantizer, runner_.pool(), transform_);
+    choose_input_folds(source, options_.wishes, options_.quantizer,
+                       Workers(runner_.pool(), runner_.kernels()), transform_);
   }
 
   static std::optional<Hessian> held_out_of(const PreparedHessian& hessian) {

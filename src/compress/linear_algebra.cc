@@ -56,16 +56,13 @@ Eigen::MatrixXd orthonormal(const Eigen::MatrixXd& columns) {
 
 }  // namespace
 
-void product(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
-  map(out).noalias() = map(a) * map(b);
+void product(const kernels::Kernels& kernels, ConstMatrix a, ConstMatrix b, MutableMatrix out) {
+  kernels.multiply({a.data, a.row_stride, 1, b, out});
 }
 
-void transposed_product(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
-  map(out).noalias() = map(a).transpose() * map(b);
-}
-
-void subtract_transposed_product(ConstMatrix a, ConstMatrix b, MutableMatrix out) {
-  map(out).noalias() -= map(a).transpose() * map(b);
+void subtract_transposed_product(const kernels::Kernels& kernels, ConstMatrix a, ConstMatrix b,
+                                 MutableMatrix out) {
+  kernels.multiply({a.data, 1, a.row_stride, b, out, -1.0F, /*add=*/true});
 }
 
 // Reversing rows and columns turns an upper factor into a lower one. With J h J = L L^T, h is V V^T

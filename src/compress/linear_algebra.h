@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/kernels.h"
 #include "tensor/matrix.h"
 
 namespace winnow::compress {
@@ -16,11 +17,10 @@ using ConstMatrix = tensor::MatrixView<const float>;
 using MutableMatrix = tensor::MatrixView<float>;
 
 /// out = a b. a: [m, k], b: [k, n], out: [m, n], which overlaps neither; f32.
-void product(ConstMatrix a, ConstMatrix b, MutableMatrix out);
-/// out = a^T b. a: [k, m], b: [k, n]; f32.
-void transposed_product(ConstMatrix a, ConstMatrix b, MutableMatrix out);
-/// out -= a^T b.
-void subtract_transposed_product(ConstMatrix a, ConstMatrix b, MutableMatrix out);
+void product(const kernels::Kernels& kernels, ConstMatrix a, ConstMatrix b, MutableMatrix out);
+/// out -= a^T b. a: [k, m], b: [k, n].
+void subtract_transposed_product(const kernels::Kernels& kernels, ConstMatrix a, ConstMatrix b,
+                                 MutableMatrix out);
 
 /// The upper triangular U with h^-1 = U^T U, in f32 from an f64 factorisation; zeros below the
 /// diagonal, which is positive. h: [n, n], symmetric, row-major f64, only its lower triangle is

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 
 namespace winnow::compress {
 namespace {
@@ -20,7 +21,7 @@ constexpr double kDamping = 0.01;
 /// error - left right.
 tensor::Matrix<float> rest(ConstMatrix error, const LowRank& correction) {
   tensor::Matrix<float> result(error.rows, error.cols);
-  product(correction.left.view(), correction.right.view(), result.view());
+  product(testing::best_kernels(), correction.left.view(), correction.right.view(), result.view());
   for (std::size_t r = 0; r < error.rows; ++r) {
     for (std::size_t j = 0; j < error.cols; ++j) {
       result.row(r)[j] = error.row(r)[j] - result.row(r)[j];

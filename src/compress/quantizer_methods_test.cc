@@ -9,6 +9,7 @@
 #include <set>
 
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 #include "model/test_models.h"
 #include "quant/codec_test_support.h"
 
@@ -39,7 +40,7 @@ class EveryCodecMethods : public ::testing::TestWithParam<const quant::Codec*> {
   }
 
   const quant::Codec& codec = *GetParam();
-  os::ThreadPool pool{2};
+  testing::OwnWorkers pool{2};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   Hessian hessian = correlated_hessian(2, 1500, kSize);
   Hessian held_out = correlated_hessian(3, 700, kSize);

@@ -28,8 +28,8 @@ DampedHessian divided(const DampedHessian& damped, std::span<const float> scales
 }  // namespace
 
 QuantizerTrial::QuantizerTrial(const TrialMatrix& matrix, const HessianQuantizerOptions& options,
-                               os::ThreadPool& pool)
-    : matrix_(matrix), options_(options), pool_(pool) {
+                               const Workers& workers)
+    : matrix_(matrix), options_(options), workers_(workers) {
   const Hessian& judge = matrix.judge();
   WINNOW_CHECK(matrix.weights.cols == matrix.hessian->size() &&
                judge.size() == matrix.weights.cols);
@@ -61,12 +61,12 @@ void QuantizerTrial::quantize(ConstMatrix scaled, std::span<const float> scales,
   for (std::size_t j = 0; j < scales.size(); ++j) inverse[j] = 1 / scales[j];
   const std::vector<float> weights = importance(inverse);
   if (!damped_) {  // the codec's own encoder is all there is
-    round_to_nearest(scaled, weights, coded, pool_);
+    round_to_nearest(scaled, weights, coded, workers_);
     return;
   }
   if (options_.feedback) {
     round_with_feedback(scaled, divided(*damped_, scales), weights, BlockScales::kSearch, coded,
-                        pool_);
+                        workers_);
     return;
   }
   tensor::Matrix<float> h;
@@ -76,7 +76,7 @@ void QuantizerTrial::quantize(ConstMatrix scaled, std::span<const float> scales,
       for (float& value : h.row(i)) value *= inverse[i];
     }
   }
-  round_without_feedback(scaled, weights, h.view(), options_.scale_search, coded, pool_);
+  round_without_feedback(scaled, weights, h.view(), options_.scale_search, coded, workers_);
 }
 
 double QuantizerTrial::loss(std::span<const float> scales) const {
@@ -89,15 +89,15 @@ double QuantizerTrial::loss(std::span<const float> scales) const {
     coded.decode_row(row, values);
     for (std::size_t j = 0; j < values.size(); ++j) values[j] /= scales[j];
   };
-  return quadratic_loss(matrix_.weights, judge_.view(), decode_row, pool_);
+  return quadratic_loss(matrix_.weights, judge_.view(), decode_row, workers_);
 }
 
 double held_out_loss(const TrialMatrix& matrix, const HessianQuantizerOptions& options,
-                     os::ThreadPool& pool) {
+                     const Workers& workers) {
   const quant::Codec& codec = *matrix.codec;
   std::vector<std::byte> bytes(matrix.weights.rows * (matrix.weights.cols / codec.block_size) *
                                codec.block_bytes);
-  return quantize_matrix(matrix.weights, codec, *matrix.hessian, matrix.held_out, options, pool,
+  return quantize_matrix(matrix.weights, codec, *matrix.hessian, matrix.held_out, options, workers,
                          bytes)
       .chosen()
       .held_out_loss;

@@ -11,7 +11,7 @@
 #include "compress/damped_hessian.h"
 #include "compress/hessian.h"
 #include "compress/hessian_quantizer.h"
-#include "os/thread_pool.h"
+#include "compress/workers.h"
 #include "quant/codec.h"
 
 namespace winnow::compress {
@@ -31,7 +31,7 @@ struct TrialMatrix {
 class QuantizerTrial {
  public:
   QuantizerTrial(const TrialMatrix& matrix, const HessianQuantizerOptions& options,
-                 os::ThreadPool& pool);
+                 const Workers& workers);
 
   /// Held-out loss per token of W diag(s) with inputs divided by s. scales: [n], over 0. Zero for
   /// a float codec.
@@ -44,14 +44,14 @@ class QuantizerTrial {
 
   const TrialMatrix& matrix_;
   const HessianQuantizerOptions& options_;
-  os::ThreadPool& pool_;
+  Workers workers_;
   std::optional<DampedHessian> damped_;
   tensor::Matrix<float> judge_;  // per token
 };
 
 /// The held-out loss per token of a whole quantisation with `options`.
 double held_out_loss(const TrialMatrix& matrix, const HessianQuantizerOptions& options,
-                     os::ThreadPool& pool);
+                     const Workers& workers);
 
 /// W diag(s).
 tensor::Matrix<float> scaled_columns(ConstMatrix weights, std::span<const float> scales);

@@ -227,10 +227,10 @@ class OutputScales {
 }  // namespace
 
 void round_in_clipped_ranges(ConstMatrix weights, std::span<const float> importance,
-                             CodedMatrix& out, os::ThreadPool& pool) {
+                             CodedMatrix& out, const Workers& workers) {
   WINNOW_CHECK(weights.cols == out.cols() && importance.size() == weights.cols);
   WINNOW_CHECK(out.grid().codebook == nullptr);
-  pool.run(weights.rows, [&](std::size_t row, unsigned) {
+  workers.run(weights.rows, [&](std::size_t row, unsigned) {
     ClippedBlock clipped(out, importance);
     for (std::size_t block = 0; block < out.blocks_per_row(); ++block) {
       clipped.run(weights.row(row), row, block);
@@ -243,9 +243,9 @@ bool has_one_scale(const quant::BlockGrid& grid) {
 }
 
 void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
-                          os::ThreadPool& pool) {
+                          const Workers& workers) {
   WINNOW_CHECK(weights.cols == out.cols() && h.cols == weights.cols && has_one_scale(out.grid()));
-  pool.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
+  workers.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
     const std::size_t first = tile * kRows;
     const std::size_t count = std::min(kRows, weights.rows - first);
     tensor::Matrix<float> values(count, h.cols);
@@ -257,7 +257,7 @@ void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
         errors.row(r)[j] = values.row(r)[j] - weights.row(first + r)[j];
       }
     }
-    product(errors.view(), h, gradients.view());
+    product(workers.kernels(), errors.view(), h, gradients.view());
     OutputScales search(h, out);
     for (std::size_t r = 0; r < count; ++r) {
       search.run(weights.row(first + r), first + r, values.row(r), gradients.row(r));
@@ -266,15 +266,15 @@ void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
 }
 
 void round_without_feedback(ConstMatrix weights, std::span<const float> importance, ConstMatrix h,
-                            ScaleSearch search, CodedMatrix& out, os::ThreadPool& pool) {
+                            ScaleSearch search, CodedMatrix& out, const Workers& workers) {
   if (out.grid().codebook != nullptr) search = ScaleSearch::kCodec;
   if (search == ScaleSearch::kClippedRanges) {
-    round_in_clipped_ranges(weights, importance, out, pool);
+    round_in_clipped_ranges(weights, importance, out, workers);
     return;
   }
-  round_to_nearest(weights, importance, out, pool);
+  round_to_nearest(weights, importance, out, workers);
   if (search == ScaleSearch::kOutput && has_one_scale(out.grid())) {
-    search_output_scales(weights, h, out, pool);
+    search_output_scales(weights, h, out, workers);
   }
 }
 

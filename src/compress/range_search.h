@@ -11,7 +11,7 @@
 
 #include "compress/coded_matrix.h"
 #include "compress/linear_algebra.h"
-#include "os/thread_pool.h"
+#include "compress/workers.h"
 
 namespace winnow::compress {
 
@@ -24,7 +24,7 @@ namespace winnow::compress {
 /// codes are chosen anew. weights: [rows, n]; importance: [n]. Fills all of `out`, rows in
 /// parallel.
 void round_in_clipped_ranges(ConstMatrix weights, std::span<const float> importance,
-                             CodedMatrix& out, os::ThreadPool& pool);
+                             CodedMatrix& out, const Workers& workers);
 
 /// Whether a block is one scale and codes: Q4_0, IQ4_NL, MXFP4 and their like.
 bool has_one_scale(const quant::BlockGrid& grid);
@@ -35,7 +35,7 @@ bool has_one_scale(const quant::BlockGrid& grid);
 /// is the starting point and does not become worse. h: [n, n], symmetric. Cost: rows * n *
 /// (block size * 42 + n) multiply-adds a round at most.
 void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
-                          os::ThreadPool& pool);
+                          const Workers& workers);
 
 /// Where the scales of nearest codes come from.
 enum class ScaleSearch : std::uint8_t {
@@ -46,6 +46,6 @@ enum class ScaleSearch : std::uint8_t {
 
 /// Scales as `search` says, and the nearest codes. h: [n, n], read for kOutput alone.
 void round_without_feedback(ConstMatrix weights, std::span<const float> importance, ConstMatrix h,
-                            ScaleSearch search, CodedMatrix& out, os::ThreadPool& pool);
+                            ScaleSearch search, CodedMatrix& out, const Workers& workers);
 
 }  // namespace winnow::compress

@@ -9,6 +9,7 @@
 #include "compress/descent.h"
 #include "compress/error_feedback.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
 namespace winnow::compress {
@@ -36,7 +37,7 @@ class EveryCodecRanges : public ::testing::TestWithParam<const quant::Codec*> {
   }
 
   const quant::Codec& codec = *GetParam();
-  os::ThreadPool pool{2};
+  testing::OwnWorkers pool{2};
   tensor::Matrix<float> weights = random_matrix(1, kRows, kSize);
   std::vector<float> importance = std::vector<float>(kSize, 1.0F);
 };
@@ -88,7 +89,7 @@ TEST_P(EveryCodecRanges, OutputScalesNeverRaiseTheOutputError) {
 /// One outlier in every sub-block of columns that matter little.
 TEST(ClippedRanges, GiveUpAnOutlierThatDoesNotMatter) {
   const quant::Codec& codec = *quant::find_codec("Q4_K");
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   auto weights = random_matrix(1, kRows, kSize);
   std::vector<float> importance(kSize, 1.0F);
   for (std::size_t j = 0; j < kSize; j += 32) {
@@ -109,7 +110,7 @@ TEST(ClippedRanges, GiveUpAnOutlierThatDoesNotMatter) {
 // By hand: levels 0 .. 15 over [-0.5, 1], s = 1.5 / 15 = 0.1, m = 0.5, so that all are hit.
 TEST(ClippedRanges, SpreadTheWholeRangeWhereEveryWeightLiesOnIt) {
   const quant::Codec& codec = *quant::find_codec("Q4_1");
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   tensor::Matrix<float> weights(1, 32);
   for (std::size_t j = 0; j < 32; ++j) {
     weights.row(0)[j] = -0.5F + 0.1F * static_cast<float>(j % 16);

@@ -33,7 +33,7 @@ class TileRefit {
       for (std::size_t kind = 0; kind < kinds_; ++kind) add_normal_rows(block, kind);
     }
     for (std::size_t r = 0; r < states_.size(); ++r) propose(r);
-    product(moved_.view(), h_, curved_.view());
+    product(*states_[0].kernels, moved_.view(), h_, curved_.view());
     double change = 0;
     for (std::size_t r = 0; r < states_.size(); ++r) change += accept(r);
     return change;
@@ -61,7 +61,7 @@ class TileRefit {
   void add_normal_rows(std::size_t block, std::size_t kind) {
     const std::size_t first = block * size_;
     const ConstMatrix part{pattern(0, kind).data() + first, states_.size(), size_, h_.cols};
-    product(part, h_.rows_from(first, size_), curved_.view());
+    product(*states_[0].kernels, part, h_.rows_from(first, size_), curved_.view());
     for (std::size_t r = 0; r < states_.size(); ++r) {
       const auto curved = curved_.row(r);
       const auto normal = normal_.row(r * unknowns() + block * kinds_ + kind);

@@ -73,13 +73,13 @@ bool allowed(const LayerSource& source, TransformKind kind) {
 class InnerChoice {
  public:
   InnerChoice(const LayerSource& source, ExpertId expert, const TransformWishes& wishes,
-              const HessianQuantizerOptions& options, os::ThreadPool& pool,
+              const HessianQuantizerOptions& options, const Workers& workers,
               LayerTransform& transform)
       : source_(source),
         expert_(expert),
         wishes_(wishes),
         options_(options),
-        pool_(pool),
+        workers_(workers),
         transform_(transform),
         role_(source.spec.is_moe_layer(source.layer) ? Role::kExpertDownProj : Role::kDownProj),
         codec_(source.codec(role_)) {}
@@ -102,14 +102,14 @@ class InnerChoice {
 
   void choose_order(ConstMatrix whole) {
     TransformGain gain{TransformKind::kInnerOrder, expert_};
-    gain.loss_before = gain.loss_after = held_out_loss(matrix(), options_, pool_);
+    gain.loss_before = gain.loss_after = held_out_loss(matrix(), options_, workers_);
     std::vector<std::uint32_t> best;
     for (auto& order : inner_orders(whole, hessian_)) {
       const auto down = reordered_columns(down_, order);
       const Hessian hessian = hessian_.of_reordered_inputs(order);
       const Hessian held_out = held_out_.of_reordered_inputs(order);
       const double loss =
-          held_out_loss({down.view(), &codec_, &hessian, &held_out}, options_, pool_);
+          held_out_loss({down.view(), &codec_, &hessian, &held_out}, options_, workers_);
       if (!(loss < gain.loss_after && loss < (1 - wishes_.least_gain) * gain.loss_before)) continue;
       gain.loss_after = loss;
       best = std::move(order);
@@ -126,7 +126,7 @@ class InnerChoice {
     const TrialMatrix down = matrix();
     ChannelScales found =
         search_channel_scales(std::span(&down, 1), input_magnitudes(hessian_), {},
-                              *wishes_.inner_scales, options_, wishes_.least_gain, pool_);
+                              *wishes_.inner_scales, options_, wishes_.least_gain, workers_);
     gains_.push_back(
         {TransformKind::kInnerScales, expert_, found.unscaled_loss, found.held_out_loss});
     if (!found.is_identity()) transform_.set_inner_scales(expert_, std::move(found.scales));
@@ -136,7 +136,7 @@ class InnerChoice {
   ExpertId expert_;
   const TransformWishes& wishes_;
   const HessianQuantizerOptions& options_;
-  os::ThreadPool& pool_;
+  Workers workers_;
   LayerTransform& transform_;
   Role role_;
   const quant::Codec& codec_;
@@ -220,14 +220,14 @@ std::vector<std::vector<std::uint32_t>> inner_orders(ConstMatrix down, const Hes
 std::vector<TransformGain> choose_inner(const LayerSource& source, ExpertId expert,
                                         const TransformWishes& wishes,
                                         const HessianQuantizerOptions& options,
-                                        os::ThreadPool& pool, LayerTransform& transform) {
+                                        const Workers& workers, LayerTransform& transform) {
   if (!wishes.inner_order && !wishes.inner_scales) return {};
-  return InnerChoice(source, expert, wishes, options, pool, transform).run();
+  return InnerChoice(source, expert, wishes, options, workers, transform).run();
 }
 
 std::vector<TransformGain> choose_values(const LayerSource& source, const TransformWishes& wishes,
                                          const HessianQuantizerOptions& options,
-                                         os::ThreadPool& pool, LayerTransform& transform) {
+                                         const Workers& workers, LayerTransform& transform) {
   const Role role = Role::kAttentionOutput;
   const Hessian* hessian = source.hessian(role, {});
   const quant::Codec& codec = source.codec(role);
@@ -248,7 +248,7 @@ std::vector<TransformGain> choose_values(const LayerSource& source, const Transf
   const TrialMatrix matrix{rows.view(), &codec, hessian, source.held_out(role, {})};
   ChannelScales found =
       search_channel_scales(std::span(&matrix, 1), magnitudes, channel_of, *wishes.value_scales,
-                            options, wishes.least_gain, pool);
+                            options, wishes.least_gain, workers);
   if (!found.is_identity()) transform.set_value_scales(std::move(found.scales));
   return {{TransformKind::kValueScales, {}, found.unscaled_loss, found.held_out_loss}};
 }
@@ -256,7 +256,7 @@ std::vector<TransformGain> choose_values(const LayerSource& source, const Transf
 std::vector<TransformGain> choose_input_folds(const LayerSource& source,
                                               const TransformWishes& wishes,
                                               const HessianQuantizerOptions& options,
-                                              os::ThreadPool& pool, LayerTransform& transform) {
+                                              const Workers& workers, LayerTransform& transform) {
   std::vector<TransformGain> gains;
   const auto choose = [&](TransformKind kind, std::optional<ScaleFamily> family,
                           std::vector<Role> roles) -> std::optional<std::vector<float>> {
@@ -265,7 +265,7 @@ std::vector<TransformGain> choose_input_folds(const LayerSource& source,
     const std::vector<TrialMatrix> matrices = input.matrices();
     if (matrices.empty()) return std::nullopt;
     ChannelScales found = search_channel_scales(matrices, input_magnitudes(input.hessian()), {},
-                                                *family, options, wishes.least_gain, pool);
+                                                *family, options, wishes.least_gain, workers);
     gains.push_back({kind, {}, found.unscaled_loss, found.held_out_loss});
     if (found.is_identity()) return std::nullopt;
     return std::move(found.scales);
@@ -286,17 +286,17 @@ std::vector<TransformGain> choose_input_folds(const LayerSource& source,
 LayerTransformChoice choose_layer_transform(const LayerSource& source,
                                             const TransformWishes& wishes,
                                             const HessianQuantizerOptions& options,
-                                            os::ThreadPool& pool) {
+                                            const Workers& workers) {
   LayerTransformChoice choice{LayerTransform(source.spec, source.layer), {}};
   const auto add = [&](std::vector<TransformGain> gains) {
     choice.gains.insert(choice.gains.end(), gains.begin(), gains.end());
   };
-  add(choose_input_folds(source, wishes, options, pool, choice.transform));
-  add(choose_values(source, wishes, options, pool, choice.transform));
+  add(choose_input_folds(source, wishes, options, workers, choice.transform));
+  add(choose_values(source, wishes, options, workers, choice.transform));
   const std::uint32_t experts =
       source.spec.is_moe_layer(source.layer) ? source.spec.moe.num_experts : 1;
   for (std::uint32_t e = 0; e < experts; ++e) {
-    add(choose_inner(source, ExpertId{e}, wishes, options, pool, choice.transform));
+    add(choose_inner(source, ExpertId{e}, wishes, options, workers, choice.transform));
   }
   return choice;
 }

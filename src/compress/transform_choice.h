@@ -14,8 +14,8 @@
 #include "compress/channel_scales.h"
 #include "compress/hessian.h"
 #include "compress/layer_transform.h"
+#include "compress/workers.h"
 #include "model/roles.h"
-#include "os/thread_pool.h"
 #include "quant/codec.h"
 
 namespace winnow::compress {
@@ -73,16 +73,16 @@ struct TransformGain {
 std::vector<TransformGain> choose_inner(const LayerSource& source, ExpertId expert,
                                         const TransformWishes& wishes,
                                         const HessianQuantizerOptions& options,
-                                        os::ThreadPool& pool, LayerTransform& transform);
+                                        const Workers& workers, LayerTransform& transform);
 /// Values and what they go into: needs that of the attention output.
 std::vector<TransformGain> choose_values(const LayerSource& source, const TransformWishes& wishes,
                                          const HessianQuantizerOptions& options,
-                                         os::ThreadPool& pool, LayerTransform& transform);
+                                         const Workers& workers, LayerTransform& transform);
 /// Both norms: needs those of q and of the gates (of all experts, which are summed).
 std::vector<TransformGain> choose_input_folds(const LayerSource& source,
                                               const TransformWishes& wishes,
                                               const HessianQuantizerOptions& options,
-                                              os::ThreadPool& pool, LayerTransform& transform);
+                                              const Workers& workers, LayerTransform& transform);
 
 struct LayerTransformChoice {
   LayerTransform transform;
@@ -93,7 +93,7 @@ struct LayerTransformChoice {
 LayerTransformChoice choose_layer_transform(const LayerSource& source,
                                             const TransformWishes& wishes,
                                             const HessianQuantizerOptions& options,
-                                            os::ThreadPool& pool);
+                                            const Workers& workers);
 
 /// Orders of inner channels worth trying, from a down projection [hidden_size, inner] and the sums
 /// over its input: by falling share of the output's energy, H_jj |W_j|^2, and by falling largest

@@ -12,6 +12,7 @@
 
 #include "compress/quantizer_methods.h"
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 
 namespace winnow::compress {
 namespace {
@@ -74,7 +75,7 @@ class TransformChoice : public ::testing::TestWithParam<std::uint32_t> {
   LayerId layer{GetParam()};
   const quant::Codec* codec = quant::find_codec("Q4_0");
   HessianQuantizerOptions rtn = find_quantizer_method("rtn")->options;
-  os::ThreadPool pool{2};
+  testing::OwnWorkers pool{2};
   Hessian hessian = correlated_hessian(2, 800, 64);
   Hessian held_out = correlated_hessian(3, 400, 64);
   bool known = true;
@@ -148,7 +149,7 @@ TEST_P(TransformChoice, TriesOnlyWhatIsWishedForAndLegal) {
 
 TEST_P(TransformChoice, DoesNotDependOnTheThreads) {
   const auto both = choose(everything());
-  os::ThreadPool one(1);
+  testing::OwnWorkers one(1);
   const auto alone = choose_layer_transform(source(), everything(), rtn, one);
   ASSERT_EQ(both.gains.size(), alone.gains.size());
   for (std::size_t i = 0; i < both.gains.size(); ++i) {
@@ -164,7 +165,7 @@ TEST(InnerOrders, FallByShareOfTheOutputAndByLargestWeight) {
   const std::vector<float> inputs = {3, 1, 10, 0};
   std::copy(inputs.begin(), inputs.end(), x.flat().begin());
   Hessian hessian(4);
-  os::ThreadPool pool(1);
+  testing::OwnWorkers pool(1);
   hessian.add(x.view(), {}, pool);
   const auto orders = inner_orders(down.view(), hessian);
   ASSERT_EQ(orders.size(), 2U);

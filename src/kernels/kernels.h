@@ -13,6 +13,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/key_values.h"
+#include "kernels/rounding.h"
 #include "os/cpu_features.h"
 #include "quant/codec.h"
 
@@ -127,6 +128,18 @@ struct Kernels {
   /// added in f64: the result depends on neither begin nor end.
   void (*add_gram)(const float* const* rows, const float* weights, std::size_t count,
                    std::size_t begin, std::size_t end, double* sums) noexcept;
+
+  /// A product of f32 matrices; see FloatProduct.
+  void (*multiply)(const FloatProduct& task) noexcept;
+
+  // For the Hessian quantiser (rounding.h); bit-identical on all ISAs.
+
+  /// Writes all of `out` but for what is beyond the sub-block.
+  void (*try_sub_block)(const SubBlockTrial& task, SubBlockChoice& out) noexcept;
+  void (*feed_back)(const FeedbackBlock& task) noexcept;
+  /// Writes the gradient and returns the weight of which one of the moves has the lowest cost
+  /// m (2 G_j + m H_jj), the first such; `size` when no cost is below zero.
+  std::size_t (*cheapest_move)(const MoveSearch& task) noexcept;
 
   /// Runs the ISA's f32 multiply-add on registers, in proportion to `steps`, and returns how many
   /// operations that was (two per multiply-add).

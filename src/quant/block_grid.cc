@@ -9,7 +9,10 @@
 namespace winnow::quant {
 
 LevelRounder::LevelRounder(const BlockGrid& grid)
-    : uniform_(grid.is_uniform()), low_(grid.levels.front()), high_(grid.levels.back()) {
+    : levels_(grid.levels),
+      uniform_(grid.is_uniform()),
+      low_(grid.levels.front()),
+      high_(grid.levels.back()) {
   if (uniform_) return;
   WINNOW_CHECK(grid.levels.size() <= kMostMiddles + 1);
   for (; count_ + 1 < grid.levels.size(); ++count_) {

@@ -107,6 +107,14 @@ class LevelRounder {
  public:
   explicit LevelRounder(const BlockGrid& grid);
 
+  /// Levels are the integers from low() to high() when they are uniform; else a value above
+  /// middles()[i] has a level over the i-th.
+  bool is_uniform() const { return uniform_; }
+  float low() const { return low_; }
+  float high() const { return high_; }
+  std::span<const float> middles() const { return {middles_, count_}; }
+  float level(std::size_t code) const { return static_cast<float>(levels_[code]); }
+
   /// Index of the level. Ties between uniform levels go to the even one, else to the lower one.
   /// v is no NaN; infinities take the ends.
   std::uint8_t nearest(float v) const {
@@ -124,6 +132,7 @@ class LevelRounder {
 
  private:
   static constexpr std::size_t kMostMiddles = 15;
+  std::span<const std::int8_t> levels_;
   bool uniform_;
   float low_;
   float high_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
 #include <span>
 #include <vector>
 
@@ -27,6 +28,26 @@ struct MatrixView {
   // NOLINTNEXTLINE(google-explicit-constructor)
   operator MatrixView<const T>() const { return {data, rows, cols, row_stride}; }
 };
+
+/// Memory that begins where a cache line does: no vector of its first row crosses one.
+template <typename T>
+struct AlignedAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kAlignment{64};
+
+  AlignedAllocator() = default;
+  template <typename Other>
+  AlignedAllocator(const AlignedAllocator<Other>& /*other*/) {}
+
+  T* allocate(std::size_t count) {
+    return static_cast<T*>(::operator new(count * sizeof(T), kAlignment));
+  }
+  void deallocate(T* data, std::size_t /*count*/) { ::operator delete(data, kAlignment); }
+  bool operator==(const AlignedAllocator& /*other*/) const { return true; }
+};
+
+template <typename T>
+using AlignedVector = std::vector<T, AlignedAllocator<T>>;
 
 /// Owns a dense row-major matrix of zeros. Moves; copying is `clone`.
 template <typename T>
@@ -63,7 +84,7 @@ class Matrix {
  private:
   std::size_t rows_ = 0;
   std::size_t cols_ = 0;
-  std::vector<T> data_;
+  AlignedVector<T> data_;
 };
 
 }  // namespace winnow::tensor

@@ -31,6 +31,11 @@ inline constexpr std::size_t kTileTokens = 4;
 // fit 16 registers.
 inline constexpr std::size_t kGramRows = 6;
 
+// Rows and vectors of columns of a product of f32 matrices: 4 x 3 sums, three columns and one
+// broadcast fit 16 registers.
+inline constexpr std::size_t kProductRows = 4;
+inline constexpr std::size_t kProductVectors = 3;
+
 // Rows (in vectors) and tokens of codes multiplied together: 2 x 3 sums, as many dot products.
 inline constexpr std::size_t kPanelVectors = 2;
 inline constexpr std::size_t kPanelTile = 3;

@@ -26,8 +26,10 @@ namespace winnow::kernels::avx512_vnni {
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"
+#include "kernels/detail/product.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/read_probe.inl"
+#include "kernels/detail/rounding.inl"
 #include "kernels/detail/vectors.inl"
 
 }  // namespace winnow::kernels::avx512_vnni

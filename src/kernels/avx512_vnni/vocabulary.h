@@ -40,6 +40,10 @@ inline constexpr std::size_t kTileTokens = 4;
 // registers.
 inline constexpr std::size_t kGramRows = 12;
 
+// Rows and vectors of columns of a product of f32 matrices: 8 x 3 sums, three columns.
+inline constexpr std::size_t kProductRows = 8;
+inline constexpr std::size_t kProductVectors = 3;
+
 // Rows (in vectors) and tokens of codes multiplied together. Q8_0 and Q4_0 with 64 tokens on one
 // thread of a Zen 5 server: 3 x 4 gave 513 and 537 GOP/s, 2 x 4 461 and 490, 2 x 6 459 and 482, 2 x
 // 8 456 and 467, 4 x 3 330 and 340 (its sums leave the registers).
