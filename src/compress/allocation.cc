@@ -67,6 +67,7 @@ struct Allocator {
 
 constexpr std::array kAllocators = {
     Allocator{{Allocation::kUniform, "uniform", false, false}, choose_uniform},
+    Allocator{{Allocation::kPlain, "plain", false, false, false}, choose_uniform},
     Allocator{{Allocation::kSlopes, "slopes", false, false}, choose_slopes},
     Allocator{{Allocation::kSearch, "search", false, true}, choose_search},
     Allocator{{Allocation::kPmq, "pmq", true, false}, choose_pmq},

@@ -28,6 +28,7 @@ namespace winnow::compress {
 /// How the codecs of the groups are chosen.
 enum class Allocation : std::uint8_t {
   kUniform,  ///< one codec for all, the largest that fits
+  kPlain,    ///< the same; what options would cost is not measured
   kSlopes,   ///< knapsack over predicted divergence
   kSearch,   ///< the same, refined on measured divergence; without text the same as kSlopes
   kPmq,      ///< the objective of PMQ (pmq.h) within equal budgets of the layers; needs text
@@ -47,6 +48,8 @@ struct AllocationTraits {
   std::string_view name;
   bool needs_text;      ///< refused without; else it makes do with what is predicted
   bool measures_mixes;  ///< runs whole mixes, which have the original norms
+  /// Whether errors and damages of options are measured: for the choice, or for the record.
+  bool measures_options = true;
 };
 
 /// What decides the mix, for recognising an unfinished run whose pieces depend on it.
@@ -62,7 +65,7 @@ void check_allocation(Allocation kind, bool has_text, const model::ModelSpec& sp
 /// What allocators work with; all borrowed.
 struct AllocationContext {
   const PackerContext& tools;
-  const std::vector<TensorGroup>& groups;  ///< with measured errors and predicted damages
+  const std::vector<TensorGroup>& groups;  ///< with what the kind has measured of the options
   GroupPacker& packer;
   const AllocationOptions& options;
   const MemoryPlan& memory;

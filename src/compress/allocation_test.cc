@@ -120,9 +120,32 @@ TEST_P(Allocations, WithoutTextItMakesDoOrSaysWhatItNeeds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Allocations,
-                         ::testing::Values(Allocation::kUniform, Allocation::kSlopes,
-                                           Allocation::kSearch, Allocation::kPmq,
-                                           Allocation::kRanked),
+                         ::testing::Values(Allocation::kUniform, Allocation::kPlain,
+                                           Allocation::kSlopes, Allocation::kSearch,
+                                           Allocation::kPmq, Allocation::kRanked),
+                         [](const auto& tested) { return std::string(traits(tested.param).name); });
+
+class Plain : public Allocations {};
+
+TEST_P(Plain, MakesTheFileOfUniformAndTellsNothingOfOtherOptions) {
+  const auto source = tiny("plain");
+  CompressOptions wanted = options(6.5);
+  const Json plain = to_json(run(source, wanted, log_));
+  const std::string bytes = file_bytes(out());
+  wanted.allocation.kind = Allocation::kUniform;
+  const Json uniform = to_json(run(source, wanted, log_));
+  EXPECT_EQ(file_bytes(out()), bytes);
+  EXPECT_TRUE(uniform.contains("predicted_kl"));
+  EXPECT_FALSE(plain.contains("predicted_kl"));
+  EXPECT_EQ(plain["measured"], uniform["measured"]);
+  for (const Json& option : plain["groups"][1]["options"]) {
+    EXPECT_TRUE(option.contains("bytes"));
+    EXPECT_FALSE(option.contains("error"));
+    EXPECT_FALSE(option.contains("predicted_kl"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Plain, ::testing::Values(Allocation::kPlain),
                          [](const auto& tested) { return std::string(traits(tested.param).name); });
 
 class Pmq : public Allocations {};

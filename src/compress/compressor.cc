@@ -60,6 +60,7 @@ class Compressor {
     return text_ && !text_->calibration.windows.empty() &&
            options_.hessians != HessianScope::kDiagonal && options_.encoders == EncoderKind::kOwn;
   }
+  bool measures_options() const { return traits(options_.allocation.kind).measures_options; }
   std::unique_ptr<GroupPacker> make_packer(const PackerContext& context);
   void measure_noise(PartialOutput& partial);
   void predict();
@@ -346,7 +347,8 @@ CompressResult Compressor::result() const {
   result.num_parameters = source_.num_parameters();
   result.file_bytes = model::planned_file_size(source_, export_options());
   result.tensor_bytes = planned_bytes(plan_export(source_, export_options()));
-  result.predicts_kl = text_.has_value();
+  result.measures_options = measures_options();
+  result.predicts_kl = text_.has_value() && result.measures_options;
   result.allocation = std::string(traits(options_.allocation.kind).name);
   result.allocation_record = allocation_.record;
   if (text_) {
@@ -390,9 +392,11 @@ CompressResult Compressor::run() {
     measurer_.emplace(tools, groups_, *packer_, *probe_,
                       SweepMemory{memory_.sweep_states, partial.folder()});
   }
-  packer_->measure(groups_);
-  if (text_) measure_noise(partial);
-  predict();
+  if (measures_options()) {
+    packer_->measure(groups_);
+    if (text_) measure_noise(partial);
+    predict();
+  }
   choose(tools);
   quantise();
   CompressResult finished = result();
@@ -406,21 +410,21 @@ CompressResult Compressor::run() {
   return finished;
 }
 
-Json to_json(const TensorGroup& group, bool with_text) {
+Json to_json(const TensorGroup& group, const CompressResult& result) {
   Json json;
   json["role"] = std::string(model::traits(group.role).name);
   if (model::traits(group.role).per_layer) json["layer"] = index(group.layer);
   json["weights"] = group.weights;
-  if (with_text) json["kl_per_error"] = group.kl_per_error;
+  if (result.predicts_kl) json["kl_per_error"] = group.kl_per_error;
   json["chosen"] = std::string(group.options[group.chosen].codec->name);
   Json options = Json::array();
   for (const GroupOption& option : group.options) {
     options.push_back({{"type", std::string(option.codec->name)},
                        {"bytes", option.bytes.value},
-                       {"tensor_bytes", option.payload.value},
-                       {"error", option.error}});
+                       {"tensor_bytes", option.payload.value}});
+    if (result.measures_options) options.back()["error"] = option.error;
     if (option.rank > 0) options.back()["correction_rank"] = option.rank;
-    if (with_text) options.back()["predicted_kl"] = option.predicted_kl;
+    if (result.predicts_kl) options.back()["predicted_kl"] = option.predicted_kl;
   }
   json["options"] = options;
   return json;
@@ -453,7 +457,7 @@ Json to_json(const CompressResult& result) {
   }
   Json groups = Json::array();
   for (const TensorGroup& group : result.groups) {
-    groups.push_back(to_json(group, result.predicts_kl));
+    groups.push_back(to_json(group, result));
   }
   json["groups"] = groups;
   return json;

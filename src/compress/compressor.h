@@ -72,6 +72,7 @@ struct CompressResult {
   Bytes tensor_bytes;
   std::uint64_t calibration_tokens = 0;
   std::uint64_t probe_tokens = 0;
+  bool measures_options = true;  ///< errors of all options are known
   bool predicts_kl = false;  ///< whether there was text to measure divergence on
   std::string allocation;    ///< name of the way that was chosen by
   Json allocation_record;    ///< what the choice rests on (`AllocationResult::record`)

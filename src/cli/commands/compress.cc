@@ -74,20 +74,23 @@ void print_summary(Output& out, const compress::CompressResult& result) {
     out.write(fmt::format("  {:<32} {:<7} {:>12} bytes", group.name(), option.codec->name,
                           option.bytes.value));
     if (option.rank > 0) out.write(fmt::format("  + rank {}", option.rank));
-    if (result.measured) out.write(fmt::format("  predicted KL {:.2e}", option.predicted_kl));
+    if (result.measured && result.predicts_kl) {
+      out.write(fmt::format("  predicted KL {:.2e}", option.predicted_kl));
+    }
     out.write("\n");
   }
+  const std::string predicted =
+      result.predicts_kl ? fmt::format(" (predicted {:.5f})", result.predicted_kl) : "";
   if (result.measured_kl) {
-    out.write(fmt::format("KL on {} held-out tokens: {:.5f} (predicted {:.5f})\n",
-                          result.probe_tokens, *result.measured_kl, result.predicted_kl));
+    out.write(fmt::format("KL on {} held-out tokens: {:.5f}{}\n", result.probe_tokens,
+                          *result.measured_kl, predicted));
   }
   if (!result.measured) return;
   const metrics::Scores& scores = result.measured->all;
   out.write(
-      fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f} (predicted {:.5f}), same top "
-                  "token {:.2f} %\n",
-                  scores.tokens, scores.kl_divergence, scores.kl_standard_error,
-                  result.predicted_kl, 100 * scores.top1_agreement));
+      fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f}{}, same top token {:.2f} %\n",
+                  scores.tokens, scores.kl_divergence, scores.kl_standard_error, predicted,
+                  100 * scores.top1_agreement));
 }
 
 void create_report_folder(const std::string& folder) {
@@ -352,8 +355,8 @@ Action declare(CLI::App& app) {
   add_choice(
       app,
       {"--allocation", "NAME",
-       "how each group of tensors gets its codec: one for all; by predicted divergence; that "
-       "refined by measuring whole mixes; by PMQ's weighting of experts, equal bits for "
+       "how each group of tensors gets its codec: one for all (uniform; plain: without measuring "
+       "what others would cost, which is quicker); by predicted divergence; that refined by measuring whole mixes; by PMQ's weighting of experts, equal bits for "
        "every layer; or by the proxy that orders measured mixes best"},
       allocation_names(), options->allocation);
   add_choice(app,
