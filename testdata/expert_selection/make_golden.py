@@ -4,6 +4,9 @@
 
     python3 testdata/expert_selection/make_golden.py      # needs NumPy
 
+small_sets.json: what the two methods that choose sets do with small whole numbers, where ties are exact, exchanges
+happen and several experts are protected; the text has none of these.
+
 Before it writes, it checks that no choice hangs on less than float32 could tell, and that the sets of least squared
 error are no better than the best of all sets.
 """
@@ -72,6 +75,46 @@ def check_random_grams():
     return min(oracle.best_over_found(v @ v.T, keep) for v in vectors for keep in (3, 5))
 
 
+def gram_cases(rng):
+    """Gram matrices of whole numbers: five where exchanges help, five others."""
+    wanted, cases = {True: 5, False: 5}, []
+    while any(wanted.values()):
+        vectors = rng.integers(-4, 5, (8, 5)).astype(float)
+        gram, keep = vectors @ vectors.T, int(rng.integers(2, 7))
+        protected = sorted(rng.choice(8, int(rng.integers(0, 3)), replace=False).tolist())
+        greedy = oracle.greedy_removal(gram, min(8 - keep, 8 - len(protected)), protected)
+        removed = oracle.least_error_set(gram, keep, protected)
+        if wanted[greedy != removed]:
+            wanted[greedy != removed] -= 1
+            cases.append({"gram": gram.astype(int).ravel().tolist(), "keep": keep, "protected": protected,
+                          "greedy": greedy, "removed": removed, "error": int(oracle.squared_error(gram, removed)),
+                          "best_over_found": oracle.best_over_found(gram, keep, protected)})
+    return cases
+
+
+def stun_cases(rng):
+    """Router rows and weights of whole numbers, with none to three protected experts and every number to keep."""
+    cases = []
+    for case in range(8):
+        router, weights = rng.integers(-6, 7, (7, 3)), rng.integers(-99, 100, (7, 6))
+        protected = sorted(rng.choice(7, case % 4, replace=False).tolist())
+        parts = [np.split(row.astype(float), 3) for row in weights]  # gate, up, down
+        layer = oracle.MoeLayer(None, None, None, router.astype(float), parts, 0)
+        cases.append({"router": router.ravel().tolist(), "weights": weights.ravel().tolist(), "protected": protected,
+                      "kept": {str(keep): oracle.stun(layer, keep, protected) for keep in range(1, 8)}})
+    return cases
+
+
+def small_sets():
+    rng = np.random.default_rng(11)
+    return {"made_by": MADE_BY, "gram": gram_cases(rng), "stun": stun_cases(rng)}
+
+
+def write(name, golden):
+    text = json.dumps(golden, separators=(",", ":")).replace('"methods"', '\n"methods"')
+    (HERE / f"{name}.json").write_text(text.replace('},"', '},\n"').replace("},{", "},\n{") + "\n", encoding="utf-8")
+
+
 def golden_of(name, keeps):
     layers, tokens = oracle.observe(ROOT / "testdata" / "models" / name, [ROOT / text for text in TEXTS], CONTEXT)
     margin = min(layer.margin for layer in layers.values())
@@ -90,14 +133,14 @@ def golden_of(name, keeps):
 
 
 def main():
+    write("small_sets", small_sets())
     print(f"random Gram matrices: best / found at least {check_random_grams():.4f}")
     for name, keeps in MODELS.items():
         golden = golden_of(name, keeps)
         ratios = [ratio for case in golden["cases"] for ratio in case["gram_best_over_found"].values()]
         print(f"{name}: {golden['tokens']} tokens, router margin {golden['router_margin']:.1e}, "
               f"best / found at least {min(ratios):.12f}")
-        text = json.dumps(golden, separators=(",", ":")).replace('"methods"', '\n"methods"')
-        (HERE / f"{name}.json").write_text(text.replace('},"', '},\n"') + "\n", encoding="utf-8")
+        write(name, golden)
 
 
 if __name__ == "__main__":
