@@ -365,7 +365,9 @@ CompressResult Compressor::result() const {
 /// Both models at once: only where there is room for them.
 void Compressor::measure_output(CompressResult& result) const {
   if (!text_ || options_.max_memory) return;
-  engine::Engine original(source_, options_.engine, log_);
+  const model::Checkpoint& reference =
+      options_.reference != nullptr ? *options_.reference : source_;
+  engine::Engine original(reference, options_.engine, log_);
   engine::Engine compressed(model::Checkpoint::open(out_), options_.engine, log_);
   result.measured = metrics::evaluate(compressed, &original, text_->probe, log_);
 }
@@ -401,7 +403,7 @@ CompressResult Compressor::run() {
   quantise();
   CompressResult finished = result();
   const bool changes_norms = options_.transforms.attention_input || options_.transforms.ffn_input;
-  if (text_ && options_.max_memory && !changes_norms) {
+  if (text_ && options_.max_memory && options_.reference == nullptr && !changes_norms) {
     finished.measured_kl = measurer_->measure(std::vector<Mix>{allocation_.mix}).front();
   }
   packer_.reset();

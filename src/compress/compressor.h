@@ -54,6 +54,8 @@ struct CompressOptions {
   const metrics::WindowSet* probe = nullptr;
   /// Tokens on which divergence is measured, but at most a quarter of the calibration text.
   std::uint64_t probe_tokens = 4096;
+  /// What the written file is measured against (borrowed); null: the source.
+  const model::Checkpoint* reference = nullptr;
   /// Of the whole process; nothing: no limit.
   std::optional<Bytes> max_memory;
   bool restart = false;  ///< forget an unfinished run
@@ -73,14 +75,14 @@ struct CompressResult {
   std::uint64_t calibration_tokens = 0;
   std::uint64_t probe_tokens = 0;
   bool measures_options = true;  ///< errors of all options are known
-  bool predicts_kl = false;  ///< whether there was text to measure divergence on
-  std::string allocation;    ///< name of the way that was chosen by
-  Json allocation_record;    ///< what the choice rests on (`AllocationResult::record`)
-  double predicted_kl = 0;   ///< sum over groups; in nats per token only with such text
+  bool predicts_kl = false;      ///< whether there was text to measure divergence on
+  std::string allocation;        ///< name of the way that was chosen by
+  Json allocation_record;        ///< what the choice rests on (`AllocationResult::record`)
+  double predicted_kl = 0;       ///< sum over groups; in nats per token only with such text
   /// The written file against the original on the held-out text; only with text, and without a
   /// limit of memory, since both models are loaded.
   std::optional<metrics::Evaluation> measured;
-  /// With a limit: the divergence alone, layer by layer, nats per token.
+  /// With a limit, and no other reference: the divergence alone, layer by layer, nats per token.
   std::optional<double> measured_kl;
 };
 

@@ -24,6 +24,7 @@ experts::MatrixLocation location(const model::Checkpoint& checkpoint, const mode
 
 const std::byte* find(const os::MappedFiles& mapped, const model::Checkpoint& checkpoint,
                       const model::TensorRef& ref) {
+  if (ref.row_places != nullptr) return nullptr;  // rows are gathered into memory
   const experts::MatrixLocation at = location(checkpoint, ref);
   return mapped.find(*at.file, at.offset, ref.bytes().value);
 }

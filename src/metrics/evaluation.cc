@@ -14,14 +14,25 @@ namespace {
 // Logit rows held at a time: 64 rows of a vocabulary of 150,000 are 38 MB.
 constexpr std::size_t kRowsAtOnce = 64;
 
-/// Collects the chosen experts of one window: [layer][tokens * top_k], sorted per token.
+/// Collects the chosen experts of one window: [layer][tokens * top_k], sorted per token, by the
+/// numbers that they have in the model they were taken from.
 class RoutingRecorder final : public engine::Observer {
  public:
+  explicit RoutingRecorder(const model::ModelSpec& spec) : spec_(spec) {}
+
   void on_routing(LayerId layer, tensor::MatrixView<const float> /*logits*/,
                   const engine::RoutingView& routing) override {
     if (index(layer) >= layers_.size()) layers_.resize(index(layer) + std::size_t{1});
     auto& chosen = layers_[index(layer)];
     chosen.assign(routing.experts.begin(), routing.experts.end());
+    if (!spec_.source_experts.empty()) {
+      const auto before =
+          std::count(spec_.moe_layers.begin(), spec_.moe_layers.begin() + index(layer), true);
+      const std::size_t first = static_cast<std::size_t>(before) * spec_.moe.num_experts;
+      for (ExpertId& expert : chosen) {
+        expert = ExpertId{spec_.source_experts[first + index(expert)]};
+      }
+    }
     top_k_ = routing.top_k;
     for (auto at = chosen.begin(); at != chosen.end(); at += static_cast<std::ptrdiff_t>(top_k_)) {
       std::sort(at, at + static_cast<std::ptrdiff_t>(top_k_));
@@ -32,6 +43,7 @@ class RoutingRecorder final : public engine::Observer {
   const std::vector<std::vector<ExpertId>>& layers() const { return layers_; }
 
  private:
+  const model::ModelSpec& spec_;
   std::size_t top_k_ = 0;
   std::vector<std::vector<ExpertId>> layers_;
 };
@@ -152,7 +164,9 @@ class Evaluator {
       : model_(model),
         reference_(reference),
         same_moe_layers_(reference != nullptr && same_moe_layers(model.spec(), reference->spec())),
-        cache_(model.make_cache(context)) {
+        cache_(model.make_cache(context)),
+        routing_(model.spec()),
+        reference_routing_((reference == nullptr ? model : *reference).spec()) {
     if (reference != nullptr) reference_cache_.emplace(reference->make_cache(context));
   }
 

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <optional>
 #include <unordered_set>
+#include <utility>
 
 #include "base/error.h"
 #include "model/extended_layout.h"
@@ -48,6 +51,79 @@ ModelSpec read_spec(const formats::ModelFile& file, const Architecture*& archite
   return architecture->read_hf(config);
 }
 
+/// `source_experts` of a file, empty where it has none.
+std::vector<std::uint32_t> read_source_experts(const formats::Metadata& metadata,
+                                               const ModelSpec& spec) {
+  if (!metadata.contains(kSourceExpertsKey)) return {};
+  const std::vector<std::int64_t> numbers = metadata.integers(kSourceExpertsKey);
+  const std::uint64_t expected = std::uint64_t{spec.num_moe_layers()} * spec.moe.num_experts;
+  if (numbers.size() != expected) {
+    fail_data("{}: key '{}' has {} elements; expected {} ({} layers of {} experts)",
+              metadata.source(), kSourceExpertsKey, numbers.size(), expected, spec.num_moe_layers(),
+              spec.moe.num_experts);
+  }
+  std::vector<std::uint32_t> sources;
+  for (const std::int64_t number : numbers) {
+    if (number < 0 || number > std::numeric_limits<std::uint32_t>::max()) {
+      fail_data("{}: key '{}' holds {}, which is no expert's number", metadata.source(),
+                kSourceExpertsKey, number);
+    }
+    sources.push_back(static_cast<std::uint32_t>(number));
+  }
+  return sources;
+}
+
+/// The same of a choice among the experts of `spec`.
+std::vector<std::uint32_t> chosen_sources(const ModelSpec& spec,
+                                          const std::vector<std::vector<ExpertId>>& experts) {
+  std::vector<std::uint32_t> sources;
+  std::size_t first = 0;  // of the layer in the present ones
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    if (!spec.is_moe_layer(LayerId{layer})) continue;
+    for (const ExpertId expert : experts[layer]) {
+      const std::size_t at = first + index(expert);
+      sources.push_back(spec.source_experts.empty() ? index(expert) : spec.source_experts[at]);
+    }
+    first += spec.moe.num_experts;
+  }
+  return sources;
+}
+
+/// How many experts each MoE layer keeps.
+std::size_t check_expert_lists(const ModelSpec& spec,
+                               const std::vector<std::vector<ExpertId>>& experts,
+                               const std::string& name) {
+  WINNOW_CHECK(experts.size() == spec.num_hidden_layers);
+  if (spec.num_moe_layers() == 0) {
+    fail(ErrorCode::kUsage, "{}: is a dense model: it has no experts to choose from", name);
+  }
+  std::optional<std::size_t> count;
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    const std::vector<ExpertId>& kept = experts[layer];
+    if (!spec.is_moe_layer(LayerId{layer})) {
+      WINNOW_CHECK(kept.empty());
+      continue;
+    }
+    if (count && kept.size() != *count) {
+      fail(ErrorCode::kUsage, "{}: layer {} keeps {} experts, the layers before it {}", name, layer,
+           kept.size(), *count);
+    }
+    count = kept.size();
+    std::unordered_set<std::uint32_t> seen;
+    for (const ExpertId expert : kept) {
+      if (index(expert) < spec.moe.num_experts && seen.insert(index(expert)).second) continue;
+      fail(ErrorCode::kUsage, "{}: layer {}: expert {} is kept twice, or is none of the {}", name,
+           layer, index(expert), spec.moe.num_experts);
+    }
+  }
+  if (*count < spec.moe.top_k) {
+    fail(ErrorCode::kUsage,
+         "{}: {} experts a layer are too few: the model sends every token to {} of them", name,
+         *count, spec.moe.top_k);
+  }
+  return *count;
+}
+
 }  // namespace
 
 Checkpoint Checkpoint::open(const std::filesystem::path& path) {
@@ -61,6 +137,8 @@ Checkpoint Checkpoint::from_file(std::unique_ptr<formats::ModelFile> file) {
   checkpoint.spec_ = read_spec(*checkpoint.file_, checkpoint.architecture_);
   checkpoint.spec_.architecture = std::string(checkpoint.architecture_->gguf_name);
   check_spec(checkpoint.spec_, checkpoint.file_->name());
+  checkpoint.spec_.source_experts =
+      read_source_experts(checkpoint.file_->metadata(), checkpoint.spec_);
   checkpoint.locate_tensors();
   return checkpoint;
 }
@@ -105,11 +183,9 @@ void Checkpoint::locate_tensors() {
         used.insert(ref.low_rank->left.info->name);
         used.insert(ref.low_rank->right.info->name);
       }
-      num_parameters_ += ref.rows * ref.cols;
-      tensor_bytes_ += ref.stored_bytes();
-      correction_bytes_ += {ref.stored_bytes().value - ref.bytes().value};
     }
   });
+  count_tensors();
   for (const auto& tensor : file_->tensors()) {
     if (used.contains(tensor.name)) continue;
     if (is_low_rank_name(tensor.name)) {
@@ -117,6 +193,46 @@ void Checkpoint::locate_tensors() {
     }
     unused_.push_back(tensor.name);
   }
+}
+
+void Checkpoint::count_tensors() {
+  num_parameters_ = 0;
+  tensor_bytes_ = correction_bytes_ = {};
+  for_each_role([&](Role role, LayerId layer) {
+    for (const TensorRef& ref : refs_.at(key(role, layer))) {
+      num_parameters_ += ref.rows * ref.cols;
+      tensor_bytes_ += ref.stored_bytes();
+      correction_bytes_ += {ref.stored_bytes().value - ref.bytes().value};
+    }
+  });
+}
+
+Checkpoint Checkpoint::with_experts(const std::vector<std::vector<ExpertId>>& experts) && {
+  const std::size_t count = check_expert_lists(spec_, experts, file_->name());
+  for_each_role([&](Role role, LayerId layer) {
+    const bool of_experts = traits(role).per_expert;
+    if (!spec_.is_moe_layer(layer) || (!of_experts && role != Role::kRouter)) return;
+    const std::vector<ExpertId>& kept = experts[index(layer)];
+    std::vector<TensorRef>& refs = refs_.at(key(role, layer));
+    if (of_experts) {
+      std::vector<TensorRef> chosen;
+      for (const ExpertId expert : kept) chosen.push_back(refs[index(expert)]);
+      refs = std::move(chosen);
+      return;
+    }
+    auto places = std::make_unique<std::vector<std::uint32_t>>();
+    const auto* before = refs[0].row_places;
+    for (const ExpertId expert : kept) {
+      places->push_back(before == nullptr ? index(expert) : (*before)[index(expert)]);
+    }
+    refs[0].rows = count;
+    refs[0].row_places = places.get();
+    row_places_.push_back(std::move(places));
+  });
+  spec_.source_experts = chosen_sources(spec_, experts);
+  spec_.moe.num_experts = static_cast<std::uint32_t>(count);
+  count_tensors();
+  return std::move(*this);
 }
 
 TensorRef Checkpoint::locate_factor(const formats::TensorInfo& info, Role role, std::size_t part,
@@ -234,8 +350,16 @@ TensorRef Checkpoint::at(Role role, LayerId layer, ExpertId expert) const {
 
 void Checkpoint::read_rows(const TensorRef& ref, std::size_t first, std::size_t count,
                            std::span<std::byte> out) const {
-  WINNOW_CHECK(first + count <= ref.rows && out.size() == count * ref.row_bytes());
-  file_->read(*ref.info, ref.offset + first * ref.row_bytes(), out);
+  const std::size_t row_bytes = ref.row_bytes();
+  WINNOW_CHECK(first + count <= ref.rows && out.size() == count * row_bytes);
+  if (ref.row_places == nullptr) {
+    file_->read(*ref.info, ref.offset + first * row_bytes, out);
+    return;
+  }
+  for (std::size_t row = 0; row < count; ++row) {
+    const std::uint64_t place = (*ref.row_places)[first + row];
+    file_->read(*ref.info, ref.offset + place * row_bytes, out.subspan(row * row_bytes, row_bytes));
+  }
 }
 
 void Checkpoint::read_floats(const TensorRef& ref, std::size_t first, std::size_t count,

@@ -35,6 +35,9 @@ struct TensorRef {
   std::size_t cols = 0;      ///< in_features
   /// What is added to the matrix (extended_layout.h), or null; lives as long as the checkpoint.
   const LowRankRef* low_rank = nullptr;
+  /// Where the rows lie, counted from `offset`, when they are not one after the other: [rows], or
+  /// null; lives as long as the checkpoint.
+  const std::vector<std::uint32_t>* row_places = nullptr;
   const quant::Codec& codec() const { return *info->codec; }
   std::size_t row_bytes() const { return cols / codec().block_size * codec().block_bytes; }
   Bytes bytes() const { return {rows * row_bytes()}; }
@@ -87,6 +90,12 @@ class Checkpoint {
   void read_floats(const TensorRef& ref, std::size_t first, std::size_t count,
                    std::span<float> out) const;
 
+  /// The same model with these experts of each layer alone, in this order, numbered from 0: their
+  /// matrices, and their rows of the router. experts: for each layer, empty where it is dense; as
+  /// many in every MoE layer, at least top_k, none twice. A token goes to the best of them, as if
+  /// the logits of the others were minus infinity. Throws Error{kUsage} for another list.
+  Checkpoint with_experts(const std::vector<std::vector<ExpertId>>& experts) &&;
+
   /// Tensors of the file that no role uses, in file order.
   const std::vector<std::string>& unused_tensors() const { return unused_; }
   /// Parameters of the model (elements of all used tensors, corrections not counted) and the bytes
@@ -104,6 +113,7 @@ class Checkpoint {
  private:
   Checkpoint() = default;
   void locate_tensors();
+  void count_tensors();
   const LowRankRef* locate_low_rank(Role role, LayerId layer, std::size_t part,
                                     const tensor::Shape& shape);
   TensorRef locate_factor(const formats::TensorInfo& info, Role role, std::size_t part,
@@ -120,8 +130,9 @@ class Checkpoint {
   std::unique_ptr<formats::ModelFile> file_;
   const Architecture* architecture_ = nullptr;
   ModelSpec spec_;
-  std::unordered_map<std::uint64_t, std::vector<TensorRef>> refs_;  // by key(); one per expert
-  std::vector<std::unique_ptr<LowRankRef>> corrections_;            // `refs_` point to them
+  std::unordered_map<std::uint64_t, std::vector<TensorRef>> refs_;       // by key(); one per expert
+  std::vector<std::unique_ptr<LowRankRef>> corrections_;                 // `refs_` point to them
+  std::vector<std::unique_ptr<std::vector<std::uint32_t>>> row_places_;  // and to these
   std::vector<std::string> unused_;
   std::uint64_t num_parameters_ = 0;
   Bytes tensor_bytes_;

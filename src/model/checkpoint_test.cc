@@ -169,5 +169,74 @@ TEST(Checkpoint, KnowsWhichLayersHaveExperts) {
             (std::vector<bool>{false, true, true}));
 }
 
+std::vector<std::vector<ExpertId>> in_all_layers(const ModelSpec& spec,
+                                                 const std::vector<std::uint32_t>& experts) {
+  std::vector<std::vector<ExpertId>> lists(spec.num_hidden_layers);
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    if (!spec.is_moe_layer(LayerId{layer})) continue;
+    for (const std::uint32_t e : experts) lists[layer].push_back(ExpertId{e});
+  }
+  return lists;
+}
+
+std::vector<float> values_of(const Checkpoint& checkpoint, const TensorRef& ref, std::size_t first,
+                             std::size_t count) {
+  std::vector<float> values(count * ref.cols);
+  checkpoint.read_floats(ref, first, count, values);
+  return values;
+}
+
+TEST(CheckpointWithExperts, HasTheirMatricesAndRowsOfTheRouterAlone) {
+  const Checkpoint all = Checkpoint::open(tiny_model("plain"));
+  const std::vector<std::uint32_t> chosen{6, 1, 3};
+  const Checkpoint some =
+      Checkpoint::open(tiny_model("plain")).with_experts(in_all_layers(all.spec(), chosen));
+  EXPECT_EQ(some.spec().moe.num_experts, 3U);
+  EXPECT_EQ(some.num_parameters(), testing::parameters_of(some.spec()));
+  EXPECT_LT(some.tensor_bytes().value, all.tensor_bytes().value);
+  const LayerId layer{1};
+  const TensorRef before = all.at(Role::kRouter, layer);
+  const TensorRef router = some.at(Role::kRouter, layer);
+  ASSERT_EQ(router.rows, 3U);
+  for (std::uint32_t e = 0; e < chosen.size(); ++e) {
+    EXPECT_EQ(values_of(some, router, e, 1), values_of(all, before, chosen[e], 1));
+    for (const Role role : {Role::kExpertGateProj, Role::kExpertUpProj, Role::kExpertDownProj}) {
+      const TensorRef ref = some.at(role, layer, ExpertId{e});
+      EXPECT_EQ(values_of(some, ref, 0, ref.rows),
+                values_of(all, all.at(role, layer, ExpertId{chosen[e]}), 0, ref.rows));
+    }
+  }
+  EXPECT_EQ(values_of(some, router, 0, 3), values_of(some, router, 0, 3));
+}
+
+TEST(CheckpointWithExperts, CanBeChosenFromAgain) {
+  const Checkpoint all = Checkpoint::open(tiny_model("plain"));
+  Checkpoint some =
+      Checkpoint::open(tiny_model("plain")).with_experts(in_all_layers(all.spec(), {6, 1, 3}));
+  const ModelSpec spec = some.spec();
+  const Checkpoint fewer = std::move(some).with_experts(in_all_layers(spec, {2, 0}));
+  const TensorRef router = fewer.at(Role::kRouter, LayerId{0});
+  EXPECT_EQ(values_of(fewer, router, 0, 1),
+            values_of(all, all.at(Role::kRouter, LayerId{0}), 3, 1));
+  EXPECT_EQ(values_of(fewer, router, 1, 1),
+            values_of(all, all.at(Role::kRouter, LayerId{0}), 6, 1));
+}
+
+TEST(CheckpointWithExperts, RefusesListsThatNoModelCanHave) {
+  const auto refused = [](const std::vector<std::vector<ExpertId>>& lists) {
+    const Error error =
+        error_of([&] { Checkpoint::open(tiny_model("plain")).with_experts(lists); });
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+    return error.message();
+  };
+  const ModelSpec spec = Checkpoint::open(tiny_model("plain")).spec();
+  EXPECT_THAT(refused(in_all_layers(spec, {1})), HasSubstr("too few"));
+  EXPECT_THAT(refused(in_all_layers(spec, {1, 2, 1})), HasSubstr("expert 1 is kept twice"));
+  EXPECT_THAT(refused(in_all_layers(spec, {1, 2, 8})), HasSubstr("expert 8"));
+  auto uneven = in_all_layers(spec, {1, 2, 3});
+  uneven[1].pop_back();
+  EXPECT_THAT(refused(uneven), HasSubstr("layer 1 keeps 2 experts, the layers before it 3"));
+}
+
 }  // namespace
 }  // namespace winnow::model

@@ -94,6 +94,9 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
   }
   metadata.set("general.quantization_version", std::uint32_t{2});
   source.architecture().write_gguf(spec, metadata);
+  if (!spec.source_experts.empty()) {
+    metadata.set(kSourceExpertsKey, formats::Array(spec.source_experts));
+  }
   write_tokenizer_metadata(source.tokenizer_spec(), metadata);
   for (const auto& [key, value] : options.metadata) metadata.set(key, value);
   const bool extended = std::any_of(plan.begin(), plan.end(),

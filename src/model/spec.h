@@ -64,12 +64,18 @@ struct ModelSpec {
   bool norm_weights_are_factors = true;
   MoeSpec moe;
   std::vector<bool> moe_layers;  ///< [num_hidden_layers]: true where the layer has experts
+  /// [MoE layers * num_experts]: the numbers that the experts had in the model they were chosen
+  /// from, layer after layer; empty: their own.
+  std::vector<std::uint32_t> source_experts;
 
   bool is_moe_layer(LayerId layer) const { return moe_layers[index(layer)]; }
   std::uint32_t query_width() const { return num_attention_heads * head_dim; }
   std::uint32_t key_value_width() const { return num_key_value_heads * head_dim; }
   std::uint32_t num_moe_layers() const;
 };
+
+/// GGUF key of `ModelSpec::source_experts`, an array of u32.
+inline constexpr const char* kSourceExpertsKey = "winnow.experts.kept";
 
 /// Refuses impossible values (zero sizes, heads that do not divide, top_k > num_experts ...) with
 /// Error{kBadData} that begins with `source` and names the key.

@@ -15,6 +15,7 @@
 #include "compress/imatrix_use.h"
 #include "compress/quantizer_methods.h"
 #include "compress/quantizer_steps.h"
+#include "compress/recipe.h"
 #include "compress/statistics_use.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
@@ -32,6 +33,7 @@ struct Options {
   std::vector<std::string> data;
   std::string budget;
   std::optional<double> bits;
+  std::string recipe;
   std::uint64_t tokens = 65536;
   std::size_t context = 512;
   unsigned threads = 0;
@@ -87,10 +89,9 @@ void print_summary(Output& out, const compress::CompressResult& result) {
   }
   if (!result.measured) return;
   const metrics::Scores& scores = result.measured->all;
-  out.write(
-      fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f}{}, same top token {:.2f} %\n",
-                  scores.tokens, scores.kl_divergence, scores.kl_standard_error, predicted,
-                  100 * scores.top1_agreement));
+  out.write(fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f}{}, same top token {:.2f} %\n",
+                        scores.tokens, scores.kl_divergence, scores.kl_standard_error, predicted,
+                        100 * scores.top1_agreement));
 }
 
 void create_report_folder(const std::string& folder) {
@@ -130,6 +131,7 @@ compress::EncoderKind encoders(const Options& options) {
 /// The command with what decides the output's bytes, without paths.
 std::string recorded_command(const Options& options) {
   std::string command = "compress";
+  if (!options.recipe.empty()) command += " --recipe " + model::path_label(options.recipe);
   command += options.bits ? fmt::format(" --bits {}", *options.bits)
                           : fmt::format(" --budget {}", options.budget);
   for (const std::string& path : options.data) command += " --data " + model::path_label(path);
@@ -145,8 +147,63 @@ std::string recorded_command(const Options& options) {
          recorded_quantiser(options) + " --allocation " + options.allocation;
 }
 
+/// A model that keeps some of its experts.
+struct Reduced {
+  compress::SelectionRequest request;
+  std::vector<std::vector<ExpertId>> kept;  // of each layer
+  model::Checkpoint checkpoint;
+};
+
+Json to_json(const Reduced& reduced) {
+  Json kept = Json::array();
+  for (const auto& layer : reduced.kept) {
+    Json experts = Json::array();
+    for (const ExpertId expert : layer) experts.push_back(index(expert));
+    kept.push_back(experts);
+  }
+  return {{"select", std::string(reduced.request.selection->name)},
+          {"source", std::string(reduced.request.selection->source)},
+          {"keep", reduced.request.keep},
+          {"protect_super_experts", reduced.request.protects_super_experts},
+          {"kept", kept}};
+}
+
+std::optional<Reduced> reduce(const Options& options, const compress::Recipe& recipe,
+                              const model::Checkpoint& original) {
+  if (!recipe.experts) return std::nullopt;
+  if (options.data.empty()) {
+    fail(ErrorCode::kUsage, "{}: experts are left out: give --data, on which the rest is measured",
+         options.recipe);
+  }
+  std::optional<compress::StatisticsFile> statistics;
+  if (!options.statistics.empty() && !compress::is_imatrix(options.statistics)) {
+    statistics.emplace(compress::StatisticsFile::open(options.statistics));
+    statistics->require_model(original);
+  }
+  auto kept = compress::select_experts(
+      original, statistics ? &*statistics : nullptr, [](const std::string&) { return 1.0; },
+      *recipe.experts);
+  auto reduced = model::Checkpoint::open(options.model).with_experts(kept);
+  return Reduced{*recipe.experts, std::move(kept), std::move(reduced)};
+}
+
+/// The command line's and the recipe's, of which one has a size.
+void resolve_budget(Options& options, const compress::Recipe& recipe) {
+  const bool given = !options.budget.empty() || options.bits;
+  if (given && (recipe.budget || recipe.bits)) {
+    fail(ErrorCode::kUsage, "{} has a budget, and so has the command line: leave out one of them",
+         options.recipe);
+  }
+  if (recipe.budget) options.budget = *recipe.budget;
+  if (recipe.bits) options.bits = recipe.bits;
+  if (options.budget.empty() == !options.bits.has_value()) {
+    fail(ErrorCode::kUsage, "give either --budget or --bits: how large may the result be?");
+  }
+}
+
 void write_report(const Options& options, const Context& context,
-                  const std::optional<Bytes>& budget, const compress::CompressResult& result) {
+                  const std::optional<Bytes>& budget, const std::optional<Reduced>& reduced,
+                  const compress::CompressResult& result) {
   Json record;
   record["schema_version"] = 1;
   record["version"] = std::string(version());
@@ -158,6 +215,7 @@ void write_report(const Options& options, const Context& context,
   } else {
     record["budget_bytes"] = budget->value;
   }
+  if (reduced) record["experts"] = to_json(*reduced);
   record.update(compress::to_json(result));
   os::write_text_file(std::filesystem::path(*options.report) / "compress.json",
                       dump_json(record, true) + "\n");
@@ -170,17 +228,21 @@ struct Text {
   std::optional<metrics::WindowSet> probe;
 };
 
-Text read_text(const Options& options, const model::Checkpoint& checkpoint, Log& log) {
+/// What depends on the numbers of the experts is left out when some of them are.
+Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool all_experts,
+               Log& log) {
   Text text;
   if (!options.statistics.empty() && compress::is_imatrix(options.statistics)) {
-    text.moments = compress::load_imatrix(options.statistics, checkpoint.spec());
+    if (all_experts) text.moments = compress::load_imatrix(options.statistics, checkpoint.spec());
   } else if (!options.statistics.empty()) {
     const auto statistics = compress::StatisticsFile::open(options.statistics);
     statistics.require_model(checkpoint);
-    text.moments = compress::load_moments(
-        statistics, checkpoint.spec(), [](const std::string&) { return 1.0; },
-        encoders(options) == compress::EncoderKind::kStock ? compress::RouterWeights::kIgnored
-                                                           : compress::RouterWeights::kSquared);
+    if (all_experts) {
+      text.moments = compress::load_moments(
+          statistics, checkpoint.spec(), [](const std::string&) { return 1.0; },
+          encoders(options) == compress::EncoderKind::kStock ? compress::RouterWeights::kIgnored
+                                                             : compress::RouterWeights::kSquared);
+    }
     text.probe = compress::held_out_text(statistics, checkpoint.spec().vocab_size);
     if (text.probe->windows.empty()) text.probe.reset();
   }
@@ -265,18 +327,21 @@ std::vector<std::string> method_names() {
   return names;
 }
 
-void run(const Options& options, Context& context) {
-  if (options.budget.empty() == !options.bits.has_value()) {
-    fail(ErrorCode::kUsage, "give either --budget or --bits: how large may the result be?");
-  }
-  const auto checkpoint = model::Checkpoint::open(options.model);
-  check_output_path(checkpoint, options.output, options.force);
+void run(const Options& given, Context& context) {
+  Options options = given;
+  const compress::Recipe recipe =
+      options.recipe.empty() ? compress::Recipe{} : compress::read_recipe(options.recipe);
+  resolve_budget(options, recipe);
+  const auto original = model::Checkpoint::open(options.model);
+  check_output_path(original, options.output, options.force);
+  const std::optional<Reduced> reduced = reduce(options, recipe, original);
+  const model::Checkpoint& checkpoint = reduced ? reduced->checkpoint : original;
   report_losses(checkpoint, options.portable, context.log);
   compress::CompressOptions compress_options;
   if (options.bits) {
     compress_options.bits_per_weight = options.bits;
   } else {
-    compress_options.file_budget = read_budget(options.budget, checkpoint);
+    compress_options.file_budget = read_budget(options.budget, original);
   }
   compress_options.engine = {options.threads, options.isa};
   compress_options.metadata = provenance(checkpoint, recorded_command(options));
@@ -293,14 +358,18 @@ void run(const Options& options, Context& context) {
                           {"method", options.method},
                           {"steps", options.steps.value_or("")},
                           {"transforms", options.transforms.value_or("")}};
-  const Text text = read_text(options, checkpoint, context.log);
+  if (reduced) {
+    compress_options.reference = &original;
+    compress_options.run["experts"] = to_json(*reduced)["kept"];
+  }
+  const Text text = read_text(options, original, !reduced, context.log);
   if (text.moments) compress_options.moments = &*text.moments;
   if (text.probe) compress_options.probe = &*text.probe;
   if (options.report) create_report_folder(*options.report);
   const compress::CompressResult result =
       compress::compress_model(checkpoint, options.output, text.windows ? &*text.windows : nullptr,
                                compress_options, context.log);
-  if (options.report) write_report(options, context, compress_options.file_budget, result);
+  if (options.report) write_report(options, context, compress_options.file_budget, reduced, result);
   context.log.clear_progress();
   print_summary(context.out, result);
 }
@@ -317,6 +386,10 @@ Action declare(CLI::App& app) {
       app, {"--bits", "B", "average bits per weight over all tensors, embeddings included"},
       options->bits, 0.1, 32);
   conflict(budget, bits);
+  add_text(app,
+           {"--recipe", "FILE",
+            "a TOML file: which experts to leave out, and the budget if no flag has it"},
+           options->recipe);
   add_whole(app, {"--tokens", "N", "calibration tokens, shared by the domains; 0 means all"},
             options->tokens, 0, std::int64_t{1} << 40);
   add_whole(app, {"--context", "N", "positions of a calibration window"}, options->context, 2,
@@ -356,7 +429,8 @@ Action declare(CLI::App& app) {
       app,
       {"--allocation", "NAME",
        "how each group of tensors gets its codec: one for all (uniform; plain: without measuring "
-       "what others would cost, which is quicker); by predicted divergence; that refined by measuring whole mixes; by PMQ's weighting of experts, equal bits for "
+       "what others would cost, which is quicker); by predicted divergence; that refined by "
+       "measuring whole mixes; by PMQ's weighting of experts, equal bits for "
        "every layer; or by the proxy that orders measured mixes best"},
       allocation_names(), options->allocation);
   add_choice(app,

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""`winnow compress --recipe`: experts left out, and recipes that are refused before any work."""
+
+import json
+import unittest
+
+from text_support import CommandTest, tiny
+
+
+class Recipe(CommandTest):
+    def setUp(self):
+        super().setUp()
+        self.data = self.file("text.txt", "The model of a model reads a model.\n" * 40)
+        self.out = self.folder / "out" / "small.gguf"
+        self.out.parent.mkdir()
+
+    def arguments(self, recipe, *options, data=True):
+        text = ("--data", self.data, "--context", 64) if data else ()
+        return ("compress", tiny("plain"), "-o", self.out, "--recipe", self.file("r.toml", recipe),
+                *text, *options)
+
+    def statistics(self):
+        path = self.folder / "stats"
+        if not path.exists():
+            self.succeed("profile", tiny("plain"), "--data", self.data, "--context", 64, "-o", path)
+        return ("--statistics", path)
+
+    def left(self):
+        return sorted(path.name for path in self.out.parent.iterdir())
+
+    def test_experts_are_left_out_and_the_record_says_which(self):
+        report = self.folder / "report"
+        recipe = 'version = 1\nbits = 6\n[experts]\nkeep = 5\nselect = "reap"\n'
+        self.succeed(*self.arguments(recipe, "--report", report), *self.statistics())
+        record = json.loads((report / "compress.json").read_text(encoding="utf-8"))
+        experts = record["experts"]
+        self.assertEqual((experts["select"], experts["keep"]), ("reap", 5))
+        self.assertEqual([len(kept) for kept in experts["kept"]], [5, 5])
+        self.assertLessEqual(record["bits_per_weight"], 6)
+        self.assertGreater(record["measured"]["kl_divergence"], 0)
+        spec = json.loads(self.succeed("inspect", self.out, "--json", "-").stdout)
+        self.assertEqual(spec["spec"]["num_experts"], 5)
+        self.assertTrue(self.succeed("run", self.out, "-p", "The", "-n", 3, "--ignore-eos").stdout)
+
+    def test_the_budget_may_stand_on_either_side_but_once(self):
+        experts = '[experts]\nkeep = 5\nselect = "aimer"\n'
+        self.refuse(1, ["--budget", "--bits"], *self.arguments("version = 1\n" + experts))
+        self.refuse(1, ["r.toml", "budget"], *self.arguments("version = 1\nbits = 6\n", "--bits", 6))
+        self.succeed(*self.arguments("version = 1\n" + experts, "--bits", 6))
+
+    def test_mistakes_are_named_with_their_line(self):
+        begin = "version = 1\nbits = 6\n"
+        mistakes = {
+            "version = 1\nbits = [\n": ("r.toml:", "TOML"),
+            "bits = 6\n": ("r.toml:1", "version"),
+            "version = 2\n": ("r.toml:1", "version 2"),
+            begin + "passes = 3\n": ("r.toml:3", "passes", "budget"),
+            begin + 'budget = "30%"\n': ("r.toml:2", "contradicts"),
+            "version = 1\nbits = 99\n": ("r.toml:2", "0.1"),
+            "version = 1\nbits = true\n": ("r.toml:2", "number"),
+            "version = 1\nbudget = 30\n": ("r.toml:2", "30%"),
+            begin + "experts = 3\n": ("r.toml:3", "table"),
+            begin + '[experts]\nselect = "reap"\n': ("r.toml:3", "keep"),
+            begin + "[experts]\nkeep = 5\n": ("r.toml:3", "select", "reap"),
+            begin + '[experts]\nkeep = 0\nselect = "reap"\n': ("r.toml:4", "1 or more"),
+            begin + '[experts]\nkeep = 5.5\nselect = "reap"\n': ("r.toml:4", "whole"),
+            begin + '[experts]\nkeep = 5\nselect = "luck"\n': ("r.toml:5", "luck", "gram"),
+            begin + '[experts]\nkeep = 5\nselect = "reap"\nfoo = 1\n': ("r.toml:6", "experts.foo"),
+        }
+        for recipe, words in mistakes.items():
+            with self.subTest(recipe):
+                self.refuse(1, words, *self.arguments(recipe))
+        self.assertEqual(self.left(), [])
+
+    def test_what_the_model_or_the_command_lacks_is_named(self):
+        def recipe(keep, select):
+            return f'version = 1\nbits = 6\n[experts]\nkeep = {keep}\nselect = "{select}"\n'
+        self.refuse(1, ["--statistics", "profile"], *self.arguments(recipe(5, "reap")))
+        self.refuse(1, ["9 experts", "8"], *self.arguments(recipe(9, "aimer")))
+        self.refuse(1, ["1 experts", "cannot"], *self.arguments(recipe(1, "aimer")))
+        self.refuse(1, ["--data"], *self.arguments(recipe(5, "aimer"), data=False))
+        self.assertEqual(self.left(), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
