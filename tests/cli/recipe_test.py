@@ -41,7 +41,7 @@ class Recipe(CommandTest):
         self.assertGreater(record["measured"]["kl_divergence"], 0)
         spec = json.loads(self.succeed("inspect", self.out, "--json", "-").stdout)
         self.assertEqual(spec["spec"]["num_experts"], 5)
-        self.assertTrue(self.succeed("run", self.out, "-p", "The", "-n", 3, "--ignore-eos").stdout)
+        self.succeed("eval", self.out, "--data", self.data, "--context", 64, "--reference", tiny("plain"))
 
     def test_the_budget_may_stand_on_either_side_but_once(self):
         experts = '[experts]\nkeep = 5\nselect = "aimer"\n'
