@@ -39,7 +39,7 @@ class Section {
   std::optional<T> get(std::string_view key, std::string_view kind) const {
     const toml::node* node = table_.get(key);
     if (node == nullptr) return std::nullopt;
-    const std::optional<T> value = node->value_exact<T>();
+    std::optional<T> value = node->value_exact<T>();
     if (!value) refuse(line_of(key), fmt::format("'{}' must be {}", label(key), kind), "");
     return value;
   }

@@ -37,6 +37,8 @@ struct AlignedAllocator {
 
   AlignedAllocator() = default;
   template <typename Other>
+  // Implicit: containers make allocators for other types of it.
+  // NOLINTNEXTLINE(google-explicit-constructor)
   AlignedAllocator(const AlignedAllocator<Other>& /*other*/) {}
 
   T* allocate(std::size_t count) {
