@@ -216,11 +216,13 @@ Checkpoint Checkpoint::with_experts(const std::vector<std::vector<ExpertId>>& ex
     std::vector<TensorRef>& refs = refs_.at(key(role, layer));
     if (of_experts) {
       std::vector<TensorRef> chosen;
+      chosen.reserve(count);
       for (const ExpertId expert : kept) chosen.push_back(refs[index(expert)]);
       refs = std::move(chosen);
       return;
     }
     auto places = std::make_unique<std::vector<std::uint32_t>>();
+    places->reserve(count);
     const auto* before = refs[0].row_places;
     for (const ExpertId expert : kept) {
       places->push_back(before == nullptr ? index(expert) : (*before)[index(expert)]);

@@ -18,7 +18,7 @@ using Cluster = std::vector<std::size_t>;  // members, rising
 
 class Clusters {
  public:
-  Clusters(const SelectionContext& context) : context_(context) {
+  explicit Clusters(const SelectionContext& context) : context_(context) {
     const model::TensorRef router = context.source.at(Role::kRouter, context.layer);
     rows_ = tensor::Matrix<float>(router.rows, router.cols);
     context.source.read_floats(router, 0, router.rows, rows_.flat());
