@@ -6,9 +6,7 @@
 
 // No function with vectors in its signature is ever a call. GCC looks at the setting where the
 // target's region ends, so it stays until then.
-#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wpsabi"
-#endif
 
 static_assert(kRoundedRows == 16);
 using RowFloats = float __attribute__((vector_size(64)));
