@@ -89,7 +89,8 @@ TEST_P(Selections, AreThoseOfTheOracle) {
 
 TEST_P(Selections, RestOnTheScoresOfTheOracle) {
   const Json& entry = golden_["cases"][0];
-  for (const auto& [layer, frequency] : entry["methods"]["frequency"]["layers"].items()) {
+  for (const auto& item : entry["methods"]["frequency"]["layers"].items()) {
+    const std::string& layer = item.key();
     const auto number = static_cast<std::uint32_t>(std::stoul(layer));
     const std::vector<bool> none(source_.spec().moe.num_experts);
     const SelectionContext context{source_, LayerId{number}, &*statistics_, kAlike, none};
