@@ -180,7 +180,7 @@ struct Factors {
 TEST_P(Rounding, ProductsOfIntegersAreExact) {
   Rng rng(4);
   for (const std::size_t m : {1, 3, 4, 8, 9, 16}) {
-    for (const std::size_t k : {1, 31, 256, 257}) {
+    for (const std::size_t k : {0, 1, 31, 256, 257}) {
       for (const std::size_t n : {1, 15, 16, 24, 48, 49, 100}) {
         for (const bool transposed : {false, true}) {
           Factors f(m, k, n, rng, /*integers=*/true);

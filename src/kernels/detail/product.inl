@@ -49,17 +49,30 @@ WINNOW_INLINE void product_tile(const float* left, const float* b, std::size_t b
 WINNOW_INLINE void pack_factor(const FloatProduct& task, std::size_t first, std::size_t height,
                                std::size_t begin, std::size_t depth, float* left) {
   for (std::size_t r = 0; r < kProductRows; ++r) {
+    if (r >= height) {
+      for (std::size_t t = 0; t < depth; ++t) left[t * kProductRows + r] = 0.0F;
+      continue;
+    }
     const float* const a = task.a + (first + r) * task.row_stride + begin * task.column_stride;
     for (std::size_t t = 0; t < depth; ++t) {
-      left[t * kProductRows + r] = r < height ? task.scale * a[t * task.column_stride] : 0.0F;
+      left[t * kProductRows + r] = task.scale * a[t * task.column_stride];
     }
   }
 }
 
+/// A product over no columns at all, whose factors own no memory: a matrix of rank 0.
+WINNOW_INLINE void multiply_nothing(const FloatProduct& task) noexcept {
+  if (task.add) return;
+  for (std::size_t i = 0; i < task.out.rows; ++i) {
+    std::fill_n(task.out.data + i * task.out.row_stride, task.out.cols, 0.0F);
+  }
+}
+
 void multiply(const FloatProduct& task) noexcept {
+  if (task.b.rows == 0) return multiply_nothing(task);
   float left[kProductDepth * kProductRows];
   const std::size_t columns = task.out.cols;
-  for (std::size_t t = 0; t == 0 || t < task.b.rows; t += kProductDepth) {
+  for (std::size_t t = 0; t < task.b.rows; t += kProductDepth) {
     const std::size_t depth = std::min(kProductDepth, task.b.rows - t);
     const bool begin = t == 0 && !task.add;
     for (std::size_t i = 0; i < task.out.rows; i += kProductRows) {
