@@ -46,10 +46,9 @@ class LayerVisit {
     for (const Site site : sites)
       (is_expert_site(site) ? expert_sites_ : dense_sites_).push_back(site);
     const std::size_t portion = experts_at_a_time();
-    const bool whole = portion >= spec_.moe.num_experts;
-    visit_portion(dense_sites_,
-                  whole || expert_sites_.empty() ? ExpertRange{0, portion} : ExpertRange{0, 0});
-    if (whole || expert_sites_.empty()) return;
+    once_ = portion >= spec_.moe.num_experts || expert_sites_.empty();
+    visit_portion(dense_sites_, once_ ? ExpertRange{0, portion} : ExpertRange{0, 0});
+    if (once_) return;
     const auto each_portion = [&](const auto& use) {
       for (std::size_t first = 0; first < spec_.moe.num_experts; first += portion) {
         use(ExpertRange{first, std::min<std::size_t>(first + portion, spec_.moe.num_experts)});
@@ -82,7 +81,8 @@ class LayerVisit {
   const LayerHessianOptions& options_;
   Log& log_;
   const HessianVisitor& visit_;
-  bool runs_ahead_;  // when the layer is run next
+  bool runs_ahead_;    // when the layer is run next
+  bool once_ = false;  // one pass over the text sees all
   std::vector<Site> dense_sites_, expert_sites_;
   /// By place in expert_sites_: sums over all experts, of the calibration and held-out text.
   std::vector<std::pair<Hessian, std::optional<Hessian>>> layer_sums_;
@@ -125,7 +125,9 @@ Sums LayerVisit::collect(std::span<const Site> dense, ExpertRange experts) {
 }
 
 void LayerVisit::observe(WindowStream& text, HessianCollector& sums) {
-  if (runs_ahead_) {
+  if (runs_ahead_ && once_) {
+    text.observe_in_place(runner_, sums, log_);
+  } else if (runs_ahead_) {
     text.observe_ahead(runner_, sums, log_);
   } else {
     text.observe(runner_, sums, log_);

@@ -31,7 +31,8 @@ struct LayerHessianOptions {
   HessianScope scope = HessianScope::kExpert;  ///< kExpert or kLayer
   /// The layer's statistic counts like so many tokens of the expert, times the Hessian's size.
   double pseudo_tokens = 0.5;
-  /// Leaves the layer's outputs ready for WindowStream::advance: for weights that stay as they are.
+  /// Leaves the layer's outputs ready for WindowStream::advance, which has to come next: for
+  /// weights that stay as they are. Where one pass sees all, the outputs have replaced the states.
   bool run_ahead = false;
   /// For the sums that are collected at a time; nothing: no limit. At least one expert's are.
   std::optional<Bytes> memory;
@@ -48,9 +49,9 @@ using HessianVisitor =
     std::function<void(engine::Site site, ExpertId expert, PreparedHessian& hessian)>;
 
 /// Calls `visit` for each of `sites` of the loaded layer, and each expert for those of experts, in
-/// that order within a portion. The streams' states are the layer's inputs, and stay. Runs the
-/// layer over the text once, or where experts need several portions twice for each: how they are
-/// divided changes no bit.
+/// that order within a portion. The streams' states are the layer's inputs, and stay unless the
+/// options say otherwise. Runs the layer over the text once, or where experts need several portions
+/// twice for each: how they are divided changes no bit.
 void visit_layer_hessians(engine::LayerRunner& runner, const model::ModelSpec& spec, LayerId layer,
                           std::span<const engine::Site> sites, const CalibrationStreams& text,
                           const LayerHessianOptions& options, Log& log,

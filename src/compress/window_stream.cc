@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
 
@@ -48,6 +49,7 @@ void WindowStream::embed(const engine::LayerRunner& runner, const quant::PackedM
                          Log& log) {
   tensor::Matrix<float> hidden;
   ahead_.reset();
+  in_place_ = false;
   number_ = 0;
   states_->create(0);
   for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
@@ -102,7 +104,14 @@ void WindowStream::observe_ahead(engine::LayerRunner& runner, engine::Observer& 
   run(runner, *states_, *ahead_, number_ + 1, &observer, log);
 }
 
+void WindowStream::observe_in_place(engine::LayerRunner& runner, engine::Observer& observer,
+                                    Log& log) {
+  run(runner, *this, &observer, log);
+  in_place_ = true;
+}
+
 void WindowStream::advance(engine::LayerRunner& runner, Log& log) {
+  if (std::exchange(in_place_, false)) return;
   if (ahead_ == nullptr) return run(runner, *this, nullptr, log);
   states_->drop(number_);
   states_ = std::move(ahead_);

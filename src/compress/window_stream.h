@@ -55,6 +55,9 @@ class WindowStream {
   void observe(engine::LayerRunner& runner, engine::Observer& observer, Log& log) const;
   /// The same, and the outputs are kept beside the states, for `advance`.
   void observe_ahead(engine::LayerRunner& runner, engine::Observer& observer, Log& log);
+  /// The same, but the outputs replace the states at once: half the memory, where nothing reads the
+  /// states before `advance`, which has nothing left to do.
+  void observe_in_place(engine::LayerRunner& runner, engine::Observer& observer, Log& log);
   /// Makes the outputs that were kept the states, or without such runs the loaded layer.
   void advance(engine::LayerRunner& runner, Log& log);
   /// The same for the final norm, once `load_output` has been called and the states are the last
@@ -83,6 +86,7 @@ class WindowStream {
   std::unique_ptr<HiddenStates> states_;
   std::unique_ptr<HiddenStates> ahead_;  // the next ones; may be null
   std::size_t number_ = 0;               // of the states, as HiddenStates counts them
+  bool in_place_ = false;                // the states are the loaded layer's outputs already
 };
 
 }  // namespace winnow::compress
