@@ -3,6 +3,7 @@
 #include "cli/model_summary.h"
 
 #include <algorithm>
+#include <array>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -46,9 +47,10 @@ void share_bytes(const Checkpoint& checkpoint, ModelSummary& summary) {
     checkpoint.for_each_role([&](Role role, LayerId layer) {
       if (role != traits.role) return;
       for (std::uint32_t part = 0; part < checkpoint.part_count(role, layer); ++part) {
-        const model::TensorRef matrix = checkpoint.at(role, layer, ExpertId{part});
-        for (const model::TensorRef& ref : stored_tensors(matrix)) {
-          const bool factor = ref.info != matrix.info;
+        const auto stored = checkpoint.find(role, layer, ExpertId{part});
+        if (!stored) continue;  // an expert without matrices
+        for (const model::TensorRef& ref : stored_tensors(*stored)) {
+          const bool factor = ref.info != stored->info;
           add_share(factor ? factors : summary.by_role, factor ? kCorrections : traits.name,
                     ref.rows * ref.cols, ref.bytes());
           add_share(summary.by_type, ref.info->type_name, ref.rows * ref.cols, ref.bytes());
@@ -99,6 +101,46 @@ Json shares_to_json(const std::vector<ByteShare>& shares) {
   return out;
 }
 
+constexpr std::array<std::string_view, 4> kExpertKinds = {"feed_forward", "zero", "identity",
+                                                          "constant"};
+
+/// Of each layer, how many experts there are of each kind, and the widths of those with matrices.
+Json experts_to_json(const model::ModelSpec& spec) {
+  Json layers = Json::array();
+  for (const std::vector<model::ExpertShape>& experts : spec.varied_experts) {
+    Json layer = {{"widths", Json::array()}};
+    for (const std::string_view kind : kExpertKinds) layer[std::string(kind)] = 0;
+    for (const model::ExpertShape& expert : experts) {
+      Json& count = layer[std::string(kExpertKinds[static_cast<std::size_t>(expert.kind)])];
+      count = count.get<std::size_t>() + 1;
+      if (expert.width != 0) layer["widths"].push_back(expert.width);
+    }
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+/// "7 to 32 a layer, 12 of 150 without matrices, inner width 64 to 128"
+std::string experts_text(const model::ModelSpec& spec) {
+  std::size_t least = spec.moe.num_experts;
+  std::size_t all = 0;
+  std::size_t plain = 0;
+  std::uint32_t narrowest = spec.moe.moe_intermediate_size;
+  std::uint32_t widest = 0;
+  for (const std::vector<model::ExpertShape>& experts : spec.varied_experts) {
+    if (!experts.empty()) least = std::min(least, experts.size());
+    all += experts.size();
+    for (const model::ExpertShape& expert : experts) {
+      if (expert.kind != model::ExpertKind::kFeedForward) continue;
+      ++plain;
+      narrowest = std::min(narrowest, expert.width);
+      widest = std::max(widest, expert.width);
+    }
+  }
+  return fmt::format("{} to {} a layer, {} of {} without matrices, inner width {} to {}", least,
+                     spec.moe.num_experts, all - plain, all, narrowest, widest);
+}
+
 Json spec_to_json(const model::ModelSpec& spec) {
   Json out;
   out["architecture"] = spec.architecture;
@@ -117,6 +159,7 @@ Json spec_to_json(const model::ModelSpec& spec) {
   out["num_experts"] = spec.moe.num_experts;
   out["top_k"] = spec.moe.top_k;
   out["moe_intermediate_size"] = spec.moe.moe_intermediate_size;
+  if (spec.has_varied_experts()) out["experts"] = experts_to_json(spec);
   return out;
 }
 
@@ -173,7 +216,9 @@ std::string spec_text(const ModelSummary& summary) {
                      spec.num_attention_heads, spec.head_dim, spec.num_key_value_heads,
                      spec.rope_theta);
   out += fmt::format("router        {}\n", summary.router);
-  if (spec.num_moe_layers() > 0) {
+  if (spec.has_varied_experts()) {
+    out += fmt::format("experts       {}\n", experts_text(spec));
+  } else if (spec.num_moe_layers() > 0) {
     out += fmt::format("experts       inner width {}\n", spec.moe.moe_intermediate_size);
   }
   if (spec.num_moe_layers() < spec.num_hidden_layers) {

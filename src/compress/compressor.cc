@@ -121,7 +121,7 @@ void Compressor::name_codecs_left_out() {
 }
 
 void Compressor::require_correctable() const {
-  require_uncorrected(source_);
+  require_plain_source(source_);
   if (options_.corrections.rank == 0 || uses_hessians()) return;
   fail(ErrorCode::kUsage,
        "low-rank corrections are judged on text and its Hessians: give --data, and another "

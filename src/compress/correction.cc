@@ -59,7 +59,11 @@ std::size_t correction_rank(const CorrectionOptions& options, const model::Check
   return std::min({options.rank, group.rows, group.cols});
 }
 
-void require_uncorrected(const model::Checkpoint& source) {
+void require_plain_source(const model::Checkpoint& source) {
+  if (source.spec().has_varied_experts()) {
+    fail_data("{}: its experts vary: it is the result of compressing; take the original",
+              source.file().name());
+  }
   if (source.correction_bytes().value == 0) return;
   fail_data(
       "{}: has low-rank corrections, which compressing would take for weights; compress the "

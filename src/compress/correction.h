@@ -29,9 +29,9 @@ struct CorrectionOptions {
 std::size_t correction_rank(const CorrectionOptions& options, const model::Checkpoint& source,
                             const TensorGroup& group, const quant::Codec& codec);
 
-/// Throws Error{kBadData} for a model that has corrections: quantising would take what is decoded
-/// for the weights as they are stored.
-void require_uncorrected(const model::Checkpoint& source);
+/// Throws Error{kBadData} for a model that has corrections (quantising would take what is decoded
+/// for the weights as they are stored) or experts that vary: both are results of compressing.
+void require_plain_source(const model::Checkpoint& source);
 
 /// Sets `payload` and `bytes` of an option whose codec and rank are set: stacked experts are one
 /// tensor, as are their factors of one kind; each is padded to the alignment of the file.

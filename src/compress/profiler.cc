@@ -360,6 +360,10 @@ ProfileResult Profiler::run() {
 ProfileResult profile_model(const model::Checkpoint& checkpoint, const metrics::WindowSet& text,
                             const std::filesystem::path& out, const ProfileOptions& options,
                             Log& log) {
+  if (checkpoint.spec().has_varied_experts()) {
+    fail_data("{}: its experts vary: it is the result of compressing; profile the original",
+              checkpoint.file().name());
+  }
   return Profiler(checkpoint, text, out, options, log).run();
 }
 

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cost.h"
 
+#include <cmath>
+
 #include "engine/kv_cache.h"
 
 namespace winnow::engine {
@@ -17,15 +19,20 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
     const std::size_t parts = checkpoint.part_count(role, layer);
     const double used = traits.per_expert ? spec.moe.top_k : 1;
     std::uint64_t bytes = 0;
+    std::uint64_t multiply_adds = 0;
     for (std::uint32_t part = 0; part < parts; ++part) {
-      bytes += checkpoint.at(role, layer, ExpertId{part}).stored_bytes().value;
+      const auto ref = checkpoint.find(role, layer, ExpertId{part});
+      if (!ref) continue;  // an expert without matrices
+      bytes += ref->stored_bytes().value;
+      multiply_adds += ref->multiply_adds();
     }
-    const double touched = used * static_cast<double>(bytes) / static_cast<double>(parts);
+    const double share = used / static_cast<double>(parts);
+    const double touched = share * static_cast<double>(bytes);
     cost.weight_bytes += touched;
     if (traits.per_expert) cost.expert_bytes += touched;
-    const model::TensorRef one = checkpoint.at(role, layer);
     if (traits.is_matrix || role == Role::kRouter) {
-      cost.multiply_adds += static_cast<std::uint64_t>(used) * one.multiply_adds();
+      cost.multiply_adds +=
+          static_cast<std::uint64_t>(std::llround(share * static_cast<double>(multiply_adds)));
     }
   });
   const model::TensorRef embedding = checkpoint.at(Role::kTokenEmbedding);

@@ -11,7 +11,8 @@ ExpertCensus::ExpertCensus(const model::Checkpoint& checkpoint)
     auto& bytes = expert_bytes_[index(layer)];
     bytes.resize(checkpoint.part_count(role, layer));
     for (std::uint32_t expert = 0; expert < bytes.size(); ++expert) {
-      bytes[expert] += checkpoint.at(role, layer, ExpertId{expert}).stored_bytes().value;
+      const auto ref = checkpoint.find(role, layer, ExpertId{expert});
+      if (ref) bytes[expert] += ref->stored_bytes().value;
     }
   });
 }

@@ -116,13 +116,13 @@ os::Range AlignedParts::operator[](std::size_t part) const {
 }
 
 void quantize_columns(const Compute& compute, std::span<const float> x, std::size_t row,
-                      os::Range cols, kernels::ActivationBuffer& out) {
+                      os::Range cols, const kernels::ActivationBuffer::Stretch& out) {
   WINNOW_DCHECK(cols.begin % kernels::kActivationBlock == 0);
   WINNOW_DCHECK(cols.size() % kernels::kActivationBlock == 0);
-  compute.kernels.quantize_activations(x.data() + cols.begin, cols.size(),
-                                       out.codes(row) + cols.begin,
-                                       out.scales(row) + cols.begin / kernels::kActivationBlock,
-                                       out.sums(row) + cols.begin / kernels::kActivationSumGroup);
+  const std::size_t at = row * out.cols + cols.begin;
+  compute.kernels.quantize_activations(x.data() + cols.begin, cols.size(), out.codes + at,
+                                       out.scales + at / kernels::kActivationBlock,
+                                       out.sums + at / kernels::kActivationSumGroup);
 }
 
 void multiply(const Compute& compute, const quant::CorrectedMatrix& w, const LinearInput& x,

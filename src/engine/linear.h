@@ -104,8 +104,8 @@ class AlignedParts {
   std::size_t count_;
 };
 
-/// Int8 form of columns `cols` (whole blocks) of row `row` of x, into the same place of `out`.
+/// Int8 form of columns `cols` (whole blocks) of x, into the same place of row `row` of `out`.
 void quantize_columns(const Compute& compute, std::span<const float> x, std::size_t row,
-                      os::Range cols, kernels::ActivationBuffer& out);
+                      os::Range cols, const kernels::ActivationBuffer::Stretch& out);
 
 }  // namespace winnow::engine

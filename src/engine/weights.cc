@@ -127,23 +127,45 @@ std::size_t DenseWeights::scratch_bytes() const {
   return most;
 }
 
+namespace {
+
+experts::ExpertSource source_of(const model::Checkpoint& checkpoint, LayerId layer,
+                                ExpertId expert) {
+  const auto matrix = [&](Role role) {
+    const model::TensorRef ref = checkpoint.at(role, layer, expert);
+    require_finite_factors(checkpoint, ref);
+    experts::CorrectedLocation found(location(checkpoint, ref));
+    if (ref.low_rank != nullptr) {
+      found.left = location(checkpoint, ref.low_rank->left);
+      found.right = location(checkpoint, ref.low_rank->right);
+    }
+    return found;
+  };
+  switch (checkpoint.spec().expert(layer, expert).kind) {
+    case model::ExpertKind::kFeedForward:
+      break;
+    case model::ExpertKind::kZero:
+      return experts::ZeroExpert{};
+    case model::ExpertKind::kIdentity:
+      return experts::IdentityExpert{};
+    case model::ExpertKind::kConstant: {
+      std::vector<float> values(checkpoint.spec().hidden_size);
+      checkpoint.read_floats(checkpoint.at(Role::kExpertConstant, layer, expert), 0, 1, values);
+      return experts::ConstantSource{std::move(values)};
+    }
+  }
+  return experts::ExpertLocation{matrix(Role::kExpertGateProj), matrix(Role::kExpertUpProj),
+                                 matrix(Role::kExpertDownProj)};
+}
+
+}  // namespace
+
 experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint, LayerId layer) {
   const model::ModelSpec& spec = checkpoint.spec();
   experts::ExpertCatalogue catalogue(spec.num_hidden_layers);
   if (!spec.is_moe_layer(layer)) return catalogue;
-  for (std::uint32_t e = 0; e < spec.moe.num_experts; ++e) {
-    const auto at = [&](Role role) {
-      const model::TensorRef ref = checkpoint.at(role, layer, ExpertId{e});
-      require_finite_factors(checkpoint, ref);
-      experts::CorrectedLocation found(location(checkpoint, ref));
-      if (ref.low_rank != nullptr) {
-        found.left = location(checkpoint, ref.low_rank->left);
-        found.right = location(checkpoint, ref.low_rank->right);
-      }
-      return found;
-    };
-    catalogue[index(layer)].push_back(
-        {at(Role::kExpertGateProj), at(Role::kExpertUpProj), at(Role::kExpertDownProj)});
+  for (std::uint32_t e = 0; e < spec.num_experts(layer); ++e) {
+    catalogue[index(layer)].push_back(source_of(checkpoint, layer, ExpertId{e}));
   }
   return catalogue;
 }
@@ -159,8 +181,10 @@ experts::ExpertCatalogue catalogue_experts(const model::Checkpoint& checkpoint) 
 std::size_t scratch_bytes(const experts::ExpertCatalogue& catalogue) {
   std::size_t most = 0;
   for (const auto& layer : catalogue) {
-    for (const experts::ExpertLocation& expert : layer) {
-      for (const auto* m : {&expert.gate_proj, &expert.up_proj, &expert.down_proj}) {
+    for (const experts::ExpertSource& source : layer) {
+      const auto* const expert = std::get_if<experts::ExpertLocation>(&source);
+      if (expert == nullptr) continue;
+      for (const auto* m : {&expert->gate_proj, &expert->up_proj, &expert->down_proj}) {
         quant::CorrectedMatrix matrix(m->codec, nullptr, m->rows, m->cols);
         matrix.left = {m->left.codec, nullptr, m->left.rows, m->left.cols};
         matrix.right = {m->right.codec, nullptr, m->right.rows, m->right.cols};

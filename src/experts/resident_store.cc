@@ -3,6 +3,7 @@
 // All experts in memory: where they lie in a mapped file, or copied to anonymous memory on huge
 // pages.
 #include <cstddef>
+#include <deque>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -17,7 +18,7 @@ constexpr std::uint64_t kAlignment = 64;
 
 class ResidentBatch final : public Batch {
  public:
-  ResidentBatch(const std::vector<ExpertMatrices>& layer, std::span<const ExpertId> experts)
+  ResidentBatch(const std::vector<ExpertForm>& layer, std::span<const ExpertId> experts)
       : layer_(layer), experts_(experts.begin(), experts.end()) {}
 
   std::optional<PinnedExpert> next_ready() override {
@@ -29,7 +30,7 @@ class ResidentBatch final : public Batch {
   bool ready() const override { return next_ < experts_.size(); }
 
  private:
-  const std::vector<ExpertMatrices>& layer_;
+  const std::vector<ExpertForm>& layer_;
   std::vector<ExpertId> experts_;
   std::size_t next_ = 0;
 };
@@ -37,6 +38,7 @@ class ResidentBatch final : public Batch {
 class ResidentStore final : public ExpertStore {
  public:
   ResidentStore(const ExpertCatalogue& catalogue, const os::MappedFiles* mapped) {
+    make_forms(catalogue);
     std::uint64_t total = 0;
     for_each_matrix(catalogue, [&](const MatrixLocation& matrix, quant::PackedMatrix& out) {
       out = packed(matrix, nullptr);
@@ -64,7 +66,11 @@ class ResidentStore final : public ExpertStore {
     WINNOW_CHECK(index(layer) < layers_.size());
     return std::make_unique<ResidentBatch>(layers_[index(layer)], experts);
   }
-  Bytes memory() const override { return {buffer_.size() + mapped_}; }
+  Bytes memory() const override {
+    std::uint64_t constants = 0;
+    for (const std::vector<float>& values : constants_) constants += values.size() * sizeof(float);
+    return {buffer_.size() + mapped_ + constants};
+  }
 
  private:
   static quant::PackedMatrix packed(const MatrixLocation& matrix, const std::byte* data) {
@@ -81,25 +87,40 @@ class ResidentStore final : public ExpertStore {
     visit(from.right, to.right);
   }
 
+  void make_forms(const ExpertCatalogue& catalogue) {
+    for (const std::vector<ExpertSource>& layer : catalogue) {
+      std::vector<ExpertForm>& forms = layers_.emplace_back();
+      for (const ExpertSource& expert : layer) {
+        forms.push_back(std::visit([this](const auto& source) { return form_of(source); }, expert));
+      }
+    }
+  }
+  static ExpertForm form_of(const ExpertLocation& /*read later*/) { return ExpertMatrices{}; }
+  static ExpertForm form_of(const ZeroExpert& zero) { return zero; }
+  static ExpertForm form_of(const IdentityExpert& identity) { return identity; }
+  ExpertForm form_of(const ConstantSource& constant) {
+    return ConstantExpert{constants_.emplace_back(constant.values)};
+  }
+
   /// Visits matrices in file-independent order: layer, expert, gate, up, down.
   template <typename Visit>
   void for_each_matrix(const ExpertCatalogue& catalogue, Visit visit) {
-    layers_.resize(catalogue.size());
     for (std::size_t layer = 0; layer < catalogue.size(); ++layer) {
-      layers_[layer].resize(catalogue[layer].size());
       for (std::size_t expert = 0; expert < catalogue[layer].size(); ++expert) {
-        const ExpertLocation& from = catalogue[layer][expert];
-        ExpertMatrices& to = layers_[layer][expert];
-        visit_corrected(from.gate_proj, to.gate_proj, visit);
-        visit_corrected(from.up_proj, to.up_proj, visit);
-        visit_corrected(from.down_proj, to.down_proj, visit);
+        const auto* const from = std::get_if<ExpertLocation>(&catalogue[layer][expert]);
+        if (from == nullptr) continue;
+        auto& to = std::get<ExpertMatrices>(layers_[layer][expert]);
+        visit_corrected(from->gate_proj, to.gate_proj, visit);
+        visit_corrected(from->up_proj, to.up_proj, visit);
+        visit_corrected(from->down_proj, to.down_proj, visit);
       }
     }
   }
 
   os::AlignedBuffer buffer_;
   std::uint64_t mapped_ = 0;
-  std::vector<std::vector<ExpertMatrices>> layers_;
+  std::vector<std::vector<ExpertForm>> layers_;
+  std::deque<std::vector<float>> constants_;  // that forms point to
 };
 
 }  // namespace

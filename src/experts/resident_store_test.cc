@@ -56,7 +56,7 @@ ExpertCatalogue catalogue(const os::RandomAccessFile& file, std::size_t experts)
       };
       const auto gate = next(kInner, kHidden);
       const auto up = next(kInner, kHidden);
-      result[layer].push_back({gate, up, next(kHidden, kInner)});
+      result[layer].push_back(ExpertLocation{gate, up, next(kHidden, kInner)});
     }
   }
   return result;
@@ -95,12 +95,38 @@ TEST(ResidentStore, HandsOutEachRequestedExpertOnceWithItsBytes) {
   EXPECT_FALSE(batch->next_ready().has_value());
 }
 
+TEST(ResidentStore, HandsOutExpertsWithoutMatricesBesideOthers) {
+  const NumberedFile file(file_size(2));
+  ExpertCatalogue locations = catalogue(file, 2);
+  const Bytes without = make_resident_store(locations)->memory();
+  locations[0].insert(locations[0].begin(), ZeroExpert{});
+  locations[0].insert(locations[0].begin() + 2, ConstantSource{{1, 2, 3}});
+  locations[0].emplace_back(IdentityExpert{});
+  const auto store = make_resident_store(locations);
+  locations.clear();  // constants are the store's own
+  EXPECT_EQ(store->memory().value, without.value + 3 * sizeof(float));
+  const std::vector<ExpertId> wanted = {ExpertId{0}, ExpertId{1}, ExpertId{2}, ExpertId{3},
+                                        ExpertId{4}};
+  const auto batch = store->request(LayerId{0}, wanted, Priority::kDemand);
+  const auto next = [&] { return batch->next_ready(); };
+  EXPECT_TRUE(std::holds_alternative<ZeroExpert>(next()->form()));
+  const auto first = next();
+  expect_bytes_from(std::get<ExpertMatrices>(first->form()).gate_proj, 3);
+  const auto constant = next();
+  EXPECT_THAT(std::get<ConstantExpert>(constant->form()).values, ElementsAre(1, 2, 3));
+  const auto second = next();
+  expect_bytes_from(std::get<ExpertMatrices>(second->form()).gate_proj, 3 + 3 * kMatrixBytes);
+  EXPECT_TRUE(std::holds_alternative<IdentityExpert>(next()->form()));
+}
+
 TEST(ResidentStore, HandsOutTheFactorsOfACorrectionWithItsMatrixAlone) {
   const NumberedFile file(file_size(1));
   ExpertCatalogue locations = catalogue(file, 1);
   const Bytes without = make_resident_store(locations)->memory();
-  locations[0][0].down_proj.left = locations[2][0].gate_proj;  // any places in the file will do
-  locations[0][0].down_proj.right = locations[2][0].up_proj;
+  auto& corrected = std::get<ExpertLocation>(locations[0][0]);
+  const auto& elsewhere = std::get<ExpertLocation>(locations[2][0]);
+  corrected.down_proj.left = elsewhere.gate_proj;  // any places in the file will do
+  corrected.down_proj.right = elsewhere.up_proj;
   const auto store = make_resident_store(locations);
   const std::vector<ExpertId> wanted = {ExpertId{0}};
   const auto expert = store->request(LayerId{0}, wanted, Priority::kDemand)->next_ready();

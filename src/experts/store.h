@@ -27,9 +27,15 @@ struct ExpertMatrices {
   quant::CorrectedMatrix down_proj;  ///< [hidden_size, moe_intermediate_size]
 };
 
-/// What an expert is made of; further kinds (constant vectors, shared bases) are further
-/// alternatives.
-using ExpertForm = std::variant<ExpertMatrices>;
+/// Zero-computation experts (MoE++, arXiv:2410.07348): y = 0, y = x, y = values.
+struct ZeroExpert {};
+struct IdentityExpert {};
+struct ConstantExpert {
+  std::span<const float> values;  ///< [hidden_size], the store's
+};
+
+/// What an expert is made of; further kinds (shared bases) are further alternatives.
+using ExpertForm = std::variant<ExpertMatrices, ZeroExpert, IdentityExpert, ConstantExpert>;
 
 /// Undoes a pin. Implemented by stores.
 class PinOwner {
@@ -118,8 +124,14 @@ struct CorrectedLocation : MatrixLocation {
 struct ExpertLocation {
   CorrectedLocation gate_proj, up_proj, down_proj;
 };
+/// The vector [hidden_size] of an expert that is a constant.
+struct ConstantSource {
+  std::vector<float> values;
+};
+/// Where an expert comes from.
+using ExpertSource = std::variant<ExpertLocation, ZeroExpert, IdentityExpert, ConstantSource>;
 /// [layer][expert]; layers without experts are empty.
-using ExpertCatalogue = std::vector<std::vector<ExpertLocation>>;
+using ExpertCatalogue = std::vector<std::vector<ExpertSource>>;
 
 /// Holds all experts in memory and answers at once. Takes them from `mapped` (borrowed; null: none)
 /// where it has their file, and reads the others once; the files are not needed afterwards. Mapped

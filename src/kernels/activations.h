@@ -56,6 +56,16 @@ struct QuantizedActivations {
 /// Owns room for int8 activations; grows, never shrinks.
 class ActivationBuffer {
  public:
+  /// Some rows on their own, with fewer columns than the buffer's: packed one after the other.
+  struct Stretch {
+    std::size_t rows = 0;
+    std::size_t cols = 0;
+    std::int8_t* codes = nullptr;
+    float* scales = nullptr;
+    std::int32_t* sums = nullptr;
+
+    QuantizedActivations view() const { return {rows, cols, codes, scales, sums, nullptr}; }
+  };
   /// Room for [tokens, cols]; contents are undefined until written.
   void resize(std::size_t tokens, std::size_t cols);
   QuantizedActivations view() const {
@@ -65,6 +75,10 @@ class ActivationBuffer {
   float* scales(std::size_t token) { return scales_.data() + token * (cols_ / kActivationBlock); }
   std::int32_t* sums(std::size_t token) {
     return sums_.data() + token * (cols_ / kActivationSumGroup);
+  }
+  /// In the room of rows [first, first + count); cols: at most the buffer's.
+  Stretch stretch(std::size_t first, std::size_t count, std::size_t cols) {
+    return {count, cols, codes(first), scales(first), sums(first)};
   }
 
  private:

@@ -26,9 +26,7 @@ class RoutingRecorder final : public engine::Observer {
     auto& chosen = layers_[index(layer)];
     chosen.assign(routing.experts.begin(), routing.experts.end());
     if (!spec_.source_experts.empty()) {
-      const auto before =
-          std::count(spec_.moe_layers.begin(), spec_.moe_layers.begin() + index(layer), true);
-      const std::size_t first = static_cast<std::size_t>(before) * spec_.moe.num_experts;
+      const std::size_t first = spec_.experts_before(layer);
       for (ExpertId& expert : chosen) {
         expert = ExpertId{spec_.source_experts[first + index(expert)]};
       }

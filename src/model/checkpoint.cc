@@ -56,11 +56,11 @@ std::vector<std::uint32_t> read_source_experts(const formats::Metadata& metadata
                                                const ModelSpec& spec) {
   if (!metadata.contains(kSourceExpertsKey)) return {};
   const std::vector<std::int64_t> numbers = metadata.integers(kSourceExpertsKey);
-  const std::uint64_t expected = std::uint64_t{spec.num_moe_layers()} * spec.moe.num_experts;
+  const std::size_t expected = spec.experts_before(LayerId{spec.num_hidden_layers});
   if (numbers.size() != expected) {
-    fail_data("{}: key '{}' has {} elements; expected {} ({} layers of {} experts)",
-              metadata.source(), kSourceExpertsKey, numbers.size(), expected, spec.num_moe_layers(),
-              spec.moe.num_experts);
+    fail_data("{}: key '{}' has {} elements; expected {}, one for each expert of {} layers",
+              metadata.source(), kSourceExpertsKey, numbers.size(), expected,
+              spec.num_moe_layers());
   }
   std::vector<std::uint32_t> sources;
   for (const std::int64_t number : numbers) {
@@ -137,6 +137,7 @@ Checkpoint Checkpoint::from_file(std::unique_ptr<formats::ModelFile> file) {
   checkpoint.spec_ = read_spec(*checkpoint.file_, checkpoint.architecture_);
   checkpoint.spec_.architecture = std::string(checkpoint.architecture_->gguf_name);
   check_spec(checkpoint.spec_, checkpoint.file_->name());
+  checkpoint.spec_.varied_experts = read_varied_experts(*checkpoint.file_, checkpoint.spec_);
   checkpoint.spec_.source_experts =
       read_source_experts(checkpoint.file_->metadata(), checkpoint.spec_);
   checkpoint.locate_tensors();
@@ -148,7 +149,7 @@ std::uint64_t Checkpoint::key(Role role, LayerId layer) {
 }
 
 std::size_t Checkpoint::part_count(Role role, LayerId layer) const {
-  return traits(role).per_expert && spec_.is_moe_layer(layer) ? spec_.moe.num_experts : 1;
+  return traits(role).per_expert && spec_.is_moe_layer(layer) ? spec_.num_experts(layer) : 1;
 }
 
 void Checkpoint::for_each_role(const std::function<void(Role, LayerId)>& visit) const {
@@ -167,16 +168,17 @@ void Checkpoint::for_each_role(const std::function<void(Role, LayerId)>& visit) 
 void Checkpoint::locate_tensors() {
   std::unordered_set<std::string> used;
   for_each_role([&](Role role, LayerId layer) {
-    const auto shape = expected_shape(spec_, role, layer);
     const std::size_t parts = part_count(role, layer);
     // A model file has at least one byte per expert; a false count must not reserve memory.
     if (parts > 1 && parts > tensor_bytes_.value + 65536) {
       fail_data("{}: {} experts are more than the file can hold", file_->name(), parts);
     }
     std::vector<TensorRef>& refs = refs_[key(role, layer)];
-    for (std::size_t part = 0; part < parts; ++part) {
-      refs.push_back(locate(role, layer, part, *shape));
-      TensorRef& ref = refs.back();
+    for (std::uint32_t part = 0; part < parts; ++part) {
+      TensorRef& ref = refs.emplace_back();
+      const auto shape = part_shape(spec_, role, layer, ExpertId{part});
+      if (!shape) continue;
+      ref = locate(role, layer, part, *shape);
       used.insert(ref.info->name);
       ref.low_rank = locate_low_rank(role, layer, part, *shape);
       if (ref.low_rank != nullptr) {
@@ -200,6 +202,7 @@ void Checkpoint::count_tensors() {
   tensor_bytes_ = correction_bytes_ = {};
   for_each_role([&](Role role, LayerId layer) {
     for (const TensorRef& ref : refs_.at(key(role, layer))) {
+      if (ref.info == nullptr) continue;
       num_parameters_ += ref.rows * ref.cols;
       tensor_bytes_ += ref.stored_bytes();
       correction_bytes_ += {ref.stored_bytes().value - ref.bytes().value};
@@ -208,6 +211,10 @@ void Checkpoint::count_tensors() {
 }
 
 Checkpoint Checkpoint::with_experts(const std::vector<std::vector<ExpertId>>& experts) && {
+  if (spec_.has_varied_experts()) {
+    fail(ErrorCode::kUsage, "{}: its experts vary already; choose among those of the original",
+         file_->name());
+  }
   const std::size_t count = check_expert_lists(spec_, experts, file_->name());
   for_each_role([&](Role role, LayerId layer) {
     const bool of_experts = traits(role).per_expert;
@@ -257,6 +264,7 @@ TensorRef Checkpoint::locate_factor(const formats::TensorInfo& info, Role role, 
 const LowRankRef* Checkpoint::locate_low_rank(Role role, LayerId layer, std::size_t part,
                                               const tensor::Shape& shape) {
   if (file_->format() != "GGUF" || !may_be_corrected(role)) return nullptr;
+  if (traits(role).per_expert && spec_.has_varied_experts()) return nullptr;
   const std::string left_name = low_rank_name(role, layer, LowRankSide::kLeft);
   const std::string right_name = low_rank_name(role, layer, LowRankSide::kRight);
   const formats::TensorInfo* left = file_->find(left_name);
@@ -305,8 +313,10 @@ TensorRef Checkpoint::locate(Role role, LayerId layer, std::size_t part,
                              const tensor::Shape& shape) {
   const RoleTraits& role_traits = traits(role);
   const bool gguf = file_->format() == "GGUF";
-  const std::string_view pattern =
-      gguf ? role_traits.gguf_pattern : hf_pattern(*architecture_, role);
+  const bool varied = role_traits.per_expert && spec_.has_varied_experts();
+  const std::string_view pattern = varied ? role_traits.gguf_expert_pattern
+                                   : gguf ? role_traits.gguf_pattern
+                                          : hf_pattern(*architecture_, role);
   const std::string name =
       expand_pattern(pattern, layer, ExpertId{static_cast<std::uint32_t>(part)});
   const formats::TensorInfo* info = file_->find(name);
@@ -319,7 +329,7 @@ TensorRef Checkpoint::locate(Role role, LayerId layer, std::size_t part,
   } else if (info == nullptr) {
     fail_data("{}: tensor '{}' ({}) is missing; is the download complete?", file_->name(), name,
               role_traits.name);
-  } else if (gguf && role_traits.per_expert) {
+  } else if (gguf && role_traits.per_expert && !varied) {
     ref = part_of_stack(*info, part, shape, 1, 0);
   } else {
     if (info->shape != shape) {
@@ -341,6 +351,7 @@ std::optional<TensorRef> Checkpoint::find(Role role, LayerId layer, ExpertId exp
   if (found == refs_.end()) return std::nullopt;
   const std::size_t part = role_traits.per_expert ? index(expert) : 0;
   WINNOW_CHECK(part < found->second.size());
+  if (found->second[part].info == nullptr) return std::nullopt;
   return found->second[part];
 }
 

@@ -75,8 +75,8 @@ class Checkpoint {
   /// Read and checked on the first call. Throws Error{kBadData}.
   text::TokenizerSpec tokenizer_spec() const;
 
-  /// Layer and expert are ignored for roles without them. Nothing when the layer has no such
-  /// tensor.
+  /// Layer and expert are ignored for roles without them. Nothing when the layer, or this expert of
+  /// it, has no such tensor.
   std::optional<TensorRef> find(Role role, LayerId layer = {}, ExpertId expert = {}) const;
   /// As `find`, for tensors that the caller knows to exist. Throws Error{kInternal} otherwise.
   TensorRef at(Role role, LayerId layer = {}, ExpertId expert = {}) const;
@@ -93,7 +93,8 @@ class Checkpoint {
   /// The same model with these experts of each layer alone, in this order, numbered from 0: their
   /// matrices, and their rows of the router. experts: for each layer, empty where it is dense; as
   /// many in every MoE layer, at least top_k, none twice. A token goes to the best of them, as if
-  /// the logits of the others were minus infinity. Throws Error{kUsage} for another list.
+  /// the logits of the others were minus infinity. Throws Error{kUsage} for another list, and where
+  /// the experts vary.
   Checkpoint with_experts(const std::vector<std::vector<ExpertId>>& experts) &&;
 
   /// Tensors of the file that no role uses, in file order.

@@ -51,9 +51,9 @@ const quant::Codec& small_codec(const Checkpoint& source, const ExportOptions& o
 
 const quant::Codec& codec_of(const Checkpoint& source, const ExportOptions& options, Role role,
                              LayerId layer) {
-  const TensorRef ref = source.at(role, layer);
-  if (!traits(role).is_matrix) return small_codec(source, options, ref);
-  const quant::Codec& codec = quant::codec_for_row(options.codec(role, layer), ref.cols);
+  if (!traits(role).is_matrix) return small_codec(source, options, source.at(role, layer));
+  const std::size_t cols = expected_shape(source.spec(), role, layer)->row_length();
+  const quant::Codec& codec = quant::codec_for_row(options.codec(role, layer), cols);
   if (options.format == OutputFormat::kSafetensors && !codec.is_float()) {
     fail(ErrorCode::kUsage,
          "safetensors holds F32, F16 and BF16 only; '{}' needs a GGUF output (a name ending in "
@@ -80,9 +80,47 @@ void copy_general_keys(const Checkpoint& source, formats::Metadata& metadata) {
   }
 }
 
+using ExportExperts = std::vector<std::vector<ExportExpert>>;
+
+/// The experts of the output where they vary, otherwise nothing.
+ExportExperts varied_experts(const Checkpoint& source, const ExportOptions& options) {
+  const ModelSpec& spec = source.spec();
+  if (!options.experts.empty() || !spec.has_varied_experts()) return options.experts;
+  ExportExperts experts(spec.num_hidden_layers);
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    for (std::uint32_t e = 0; e < spec.num_experts(LayerId{layer}); ++e) {
+      experts[layer].push_back({ExpertId{e}, spec.expert(LayerId{layer}, ExpertId{e})});
+    }
+  }
+  return experts;
+}
+
+/// The spec of an output with these experts.
+ModelSpec spec_with(ModelSpec spec, const ExportExperts& experts) {
+  if (experts.empty()) return spec;
+  std::vector<std::uint32_t> sources;
+  std::size_t most = 0;
+  ModelSpec result = spec;
+  result.varied_experts.assign(spec.num_hidden_layers, {});
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    const std::size_t before = spec.experts_before(LayerId{layer});
+    for (const ExportExpert& expert : experts[layer]) {
+      const std::size_t at = index(expert.source);
+      result.varied_experts[layer].push_back(expert.shape);
+      sources.push_back(spec.source_experts.empty() ? index(expert.source)
+                                                    : spec.source_experts[before + at]);
+    }
+    most = std::max(most, experts[layer].size());
+  }
+  result.source_experts = std::move(sources);
+  result.moe.num_experts = static_cast<std::uint32_t>(most);
+  return result;
+}
+
 formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options,
                                 std::span<const ExportTensor> plan) {
-  const ModelSpec& spec = source.spec();
+  const ExportExperts experts = varied_experts(source, options);
+  const ModelSpec spec = spec_with(source.spec(), experts);
   formats::Metadata metadata("output");
   metadata.set("general.architecture", spec.architecture);
   metadata.set("general.type", std::string("model"));
@@ -99,9 +137,14 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
   }
   write_tokenizer_metadata(source.tokenizer_spec(), metadata);
   for (const auto& [key, value] : options.metadata) metadata.set(key, value);
-  const bool extended = std::any_of(plan.begin(), plan.end(),
-                                    [](const ExportTensor& t) { return t.factor.has_value(); });
-  if (extended) write_extended_layout(metadata);
+  const bool corrected = std::any_of(plan.begin(), plan.end(),
+                                     [](const ExportTensor& t) { return t.factor.has_value(); });
+  if (!experts.empty()) {
+    write_extended_layout(metadata, kVariedExpertsVersion);
+    write_varied_experts(spec, metadata);
+  } else if (corrected) {
+    write_extended_layout(metadata, 1);
+  }
   return metadata;
 }
 
@@ -168,25 +211,40 @@ std::vector<formats::PlannedTensor> planned_tensors(std::span<const ExportTensor
 /// Packed rows of a part that come from elsewhere, or false.
 using RowSource = std::function<bool(std::size_t first, std::span<std::byte> out)>;
 
-/// Rows of a small tensor after `edit` has changed it as a whole.
-bool edited_rows(const Checkpoint& source, const TensorRef& ref, const quant::Codec& codec,
-                 std::size_t first, std::span<std::byte> out,
-                 const std::function<void(std::span<float>)>& edit) {
+/// Rows of a small tensor of which `make` gives all values [rows, cols].
+RowSource made_rows(std::size_t cols, const quant::Codec& codec,
+                    std::function<std::vector<float>()> make) {
+  return [cols, &codec, make = std::move(make)](std::size_t first, std::span<std::byte> out) {
+    const std::vector<float> values = make();
+    const std::size_t blocks = cols / codec.block_size;
+    const std::size_t row_bytes = blocks * codec.block_bytes;
+    for (std::size_t r = 0; r < out.size() / row_bytes; ++r) {
+      codec.encode(values.data() + (first + r) * cols, blocks, nullptr, out.data() + r * row_bytes);
+    }
+    return true;
+  };
+}
+
+/// Values of a vector or router as they are to be written.
+std::vector<float> small_values(const Checkpoint& source, const ExportOptions& options, Role role,
+                                LayerId layer) {
+  const TensorRef ref = source.at(role, layer);
   std::vector<float> values(ref.rows * ref.cols);
   source.read_floats(ref, 0, ref.rows, values);
-  edit(values);
-  const std::size_t blocks = ref.cols / codec.block_size;
-  const std::size_t row_bytes = blocks * codec.block_bytes;
-  for (std::size_t r = 0; r < out.size() / row_bytes; ++r) {
-    codec.encode(values.data() + (first + r) * ref.cols, blocks, nullptr,
-                 out.data() + r * row_bytes);
+  if (options.edit) options.edit(role, layer, values);
+  if (role != Role::kRouter || options.experts.empty()) return values;
+  std::vector<float> chosen;
+  for (const ExportExpert& expert : options.experts[index(layer)]) {
+    const auto row = values.begin() + static_cast<std::ptrdiff_t>(index(expert.source) * ref.cols);
+    chosen.insert(chosen.end(), row, row + static_cast<std::ptrdiff_t>(ref.cols));
   }
-  return true;
+  return chosen;
 }
 
 /// One tensor, or one expert of a stack, and what becomes of it.
 struct Part {
-  TensorRef ref;
+  std::optional<TensorRef> ref;  // where it is stored, in this shape; nothing: `rows` has all
+  std::size_t num_rows, cols;
   const quant::Codec& codec;
   std::span<const float> importance;
   RowSource rows;                         // may be empty
@@ -196,30 +254,31 @@ struct Part {
 /// Copies or re-encodes a part into the writer.
 void write_part(const Checkpoint& source, const Part& part, formats::ModelWriter& writer,
                 os::ThreadPool& pool, Log& log) {
-  const auto& [ref, codec, importance, rows, head_order] = part;
+  const auto& [ref, num_rows, cols, codec, importance, rows, head_order] = part;
   // Encoding again what is packed so already could only lose.
-  const bool copy = &ref.codec() == &codec && ref.low_rank == nullptr;
-  std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
+  const bool copy = ref && &ref->codec() == &codec && ref->low_rank == nullptr;
+  std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / cols);
   const std::size_t head_dim = source.spec().head_dim;
   if (head_order) chunk = (chunk + head_dim - 1) / head_dim * head_dim;  // whole heads
   std::vector<float> weights;
   std::vector<std::byte> packed;
-  for (std::size_t row = 0; row < ref.rows; row += chunk) {
+  for (std::size_t row = 0; row < num_rows; row += chunk) {
     log.check_interrupt();
-    const std::size_t count = std::min(chunk, ref.rows - row);
-    packed.resize(count * (ref.cols / codec.block_size * codec.block_bytes));
+    const std::size_t count = std::min(chunk, num_rows - row);
+    packed.resize(count * (cols / codec.block_size * codec.block_bytes));
     if (rows && rows(row, packed)) {
       // Made elsewhere.
     } else if (copy) {
-      source.read_rows(ref, row, count, packed);
+      source.read_rows(*ref, row, count, packed);
     } else {
-      weights.resize(count * ref.cols);
-      source.read_floats(ref, row, count, weights);
-      encode_rows(codec, weights, count, ref.cols, importance, packed, pool);
+      WINNOW_CHECK(ref.has_value());
+      weights.resize(count * cols);
+      source.read_floats(*ref, row, count, weights);
+      encode_rows(codec, weights, count, cols, importance, packed, pool);
     }
     if (head_order) {
       // A bias is one row of numbers, each of which belongs to a row of the matrix.
-      const std::size_t pieces = ref.rows == 1 ? ref.cols : count;
+      const std::size_t pieces = num_rows == 1 ? cols : count;
       reorder_heads(packed, packed.size() / pieces, head_dim, *head_order);
     }
     writer.append(packed);
@@ -299,12 +358,51 @@ void plan_correction(const Checkpoint& source, const ExportOptions& options, Rol
 
 }  // namespace
 
+namespace {
+
+/// The tensors of a layer's experts one after the other, those of an expert together.
+void plan_experts(const ModelSpec& spec, std::span<const ExportExpert> experts,
+                  const ExportOptions& options, LayerId layer, std::vector<ExportTensor>& plan) {
+  for (std::uint32_t e = 0; e < experts.size(); ++e) {
+    const ExportExpert& expert = experts[e];
+    for (const RoleTraits& role : all_roles()) {
+      if (!role.per_expert) continue;
+      const auto shape = part_shape(spec, role.role, layer, ExpertId{e});
+      if (!shape) continue;
+      const quant::Codec* codec = &plain_codec("F32");
+      if (role.is_matrix) {
+        const quant::Codec& wanted = options.expert_codec
+                                         ? options.expert_codec(role.role, layer, expert.source)
+                                         : options.codec(role.role, layer);
+        codec = &quant::codec_for_row(wanted, shape->row_length());
+      }
+      const std::string name = expand_pattern(role.gguf_expert_pattern, layer, ExpertId{e});
+      plan.push_back({{name, codec, *shape}, role.role, layer, index(expert.source), 1});
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options) {
   refuse_unused(source);
+  const ExportExperts experts = varied_experts(source, options);
+  if (!experts.empty() && options.format == OutputFormat::kSafetensors) {
+    fail(ErrorCode::kUsage,
+         "the experts vary, for which only the extended layout has a place: give a name ending in "
+         ".gguf");
+  }
+  const ModelSpec spec = spec_with(source.spec(), experts);
   std::vector<ExportTensor> plan;
+  std::optional<LayerId> planned_layer;  // whose experts are in the plan
   source.for_each_role([&](Role role, LayerId layer) {
+    if (traits(role).per_expert && !experts.empty()) {
+      if (planned_layer != layer) plan_experts(spec, experts[index(layer)], options, layer, plan);
+      planned_layer = layer;
+      return;
+    }
     const quant::Codec& codec = codec_of(source, options, role, layer);
-    const tensor::Shape shape = *expected_shape(source.spec(), role, layer);
+    const tensor::Shape shape = *expected_shape(spec, role, layer);
     const auto parts = static_cast<std::uint32_t>(source.part_count(role, layer));
     if (options.format == OutputFormat::kGguf) {
       const auto stacked =
@@ -336,6 +434,46 @@ Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) 
   return formats::gguf_file_size(gguf_metadata(source, options, plan), planned_tensors(plan));
 }
 
+namespace {
+
+/// How one matrix or vector of the source becomes (a part of) `tensor`.
+Part part_of(const Checkpoint& source, const ExportOptions& options, const ExportTensor& tensor,
+             ExpertId expert) {
+  const Role role = tensor.role;
+  const LayerId layer = tensor.layer;
+  const quant::Codec& codec = *tensor.planned.codec;
+  const tensor::Shape& shape = tensor.planned.shape;
+  const std::size_t cols = shape.row_length();
+  std::size_t rows = 1;
+  if (shape.rank() > 1) rows = shape[shape.rank() - 2];
+  Part part{source.find(role, layer, expert),         rows, cols, codec, {}, {},
+            changed_head_order(source, options, role)};
+  if (part.ref && (part.ref->rows != rows || part.ref->cols != cols)) part.ref.reset();
+  if (traits(role).is_matrix) {
+    if (options.importance && !codec.is_float()) {
+      part.importance = options.importance(role, layer, expert);
+    }
+    if (options.rows) {
+      part.rows = [&options, role, layer, expert](std::size_t first, std::span<std::byte> out) {
+        return options.rows(role, layer, expert, first, out);
+      };
+    }
+  } else if (role == Role::kExpertConstant) {
+    if (!options.constant) return part;
+    part.rows = made_rows(cols, codec, [&options, layer, expert, cols] {
+      std::vector<float> values(cols);
+      options.constant(layer, expert, values);
+      return values;
+    });
+  } else if (options.edit || (role == Role::kRouter && !options.experts.empty())) {
+    part.rows = made_rows(cols, codec,
+                          [&, role, layer] { return small_values(source, options, role, layer); });
+  }
+  return part;
+}
+
+}  // namespace
+
 void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log) {
   const std::vector<ExportTensor> plan = plan_export(source, options);
@@ -347,24 +485,10 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
                                        {.sidecars = sidecars(source, options)});
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
-  const auto write = [&](Role role, LayerId layer, std::uint32_t part, const quant::Codec& codec) {
-    const TensorRef ref = source.at(role, layer, ExpertId{part});
-    Part job{ref, codec, {}, {}, changed_head_order(source, options, role)};
-    if (options.importance && traits(role).is_matrix && !codec.is_float()) {
-      job.importance = options.importance(role, layer, ExpertId{part});
-    }
-    if (options.rows && traits(role).is_matrix) {
-      job.rows = [&](std::size_t first, std::span<std::byte> out) {
-        return options.rows(role, layer, ExpertId{part}, first, out);
-      };
-    } else if (options.edit && !traits(role).is_matrix) {
-      job.rows = [&](std::size_t first, std::span<std::byte> out) {
-        return edited_rows(source, ref, codec, first, out,
-                           [&](std::span<float> values) { options.edit(role, layer, values); });
-      };
-    }
+  const auto write = [&](const ExportTensor& tensor, ExpertId part) {
+    Part job = part_of(source, options, tensor, part);
     write_part(source, job, *writer, pool, log);
-    done += ref.rows * (ref.cols / codec.block_size * codec.block_bytes);
+    done += job.num_rows * (job.cols / job.codec.block_size * job.codec.block_bytes);
     log.progress("writing", done, total, "bytes");
   };
   for (const ExportTensor& tensor : plan) {
@@ -373,7 +497,7 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
         done += write_factor(source, options, tensor, ExpertId{part}, *writer);
         continue;
       }
-      write(tensor.role, tensor.layer, tensor.first_part + part, *tensor.planned.codec);
+      write(tensor, ExpertId{tensor.first_part + part});
     }
   }
   writer->finish();

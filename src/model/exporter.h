@@ -22,14 +22,20 @@ namespace winnow::model {
 
 enum class OutputFormat { kGguf, kSafetensors };
 
-/// One tensor of the output: for GGUF all experts of a layer, stacked.
+/// One tensor of the output: for GGUF all experts of a layer, stacked, unless they vary.
 struct ExportTensor {
   formats::PlannedTensor planned;
   Role role;
   LayerId layer;
-  std::uint32_t first_part = 0;  ///< expert it begins with; 0 for roles without experts
+  std::uint32_t first_part = 0;  ///< of the source, expert it begins with; 0 for roles without
   std::uint32_t parts = 1;       ///< experts it holds
   std::optional<LowRankSide> factor = std::nullopt;  ///< of the correction of `role`'s matrix
+};
+
+/// An expert of an output whose experts vary.
+struct ExportExpert {
+  ExpertId source{};  ///< whose row of the router it has, and whose matrices
+  ExpertShape shape;
 };
 
 /// How to write each tensor.
@@ -45,10 +51,19 @@ struct ExportOptions {
   /// Where packed rows of a matrix come from when the exporter is not to make them: fills `out`
   /// with rows from `first` on, as many as it has bytes for, and returns true. False, or empty: the
   /// exporter copies what is stored in the wanted codec already, and encodes the rest. Corrections
-  /// of the source are added to its matrices.
+  /// of the source are added to its matrices. Experts of another width than the source's have to
+  /// come from here.
   std::function<bool(Role, LayerId, ExpertId, std::size_t first, std::span<std::byte> out)> rows;
   /// Changes the values [rows, cols] of a vector or router before they are written; may be empty.
   std::function<void(Role, LayerId, std::span<float> values)> edit;
+  /// [num_hidden_layers][experts of the output], of dense layers none: with it the file has the
+  /// extended layout, which is GGUF's alone. Empty: the experts are those of the source.
+  std::vector<std::vector<ExportExpert>> experts;
+  /// Codec wanted for a matrix of one expert of the source, where experts vary. Empty: `codec`.
+  std::function<const quant::Codec&(Role, LayerId, ExpertId)> expert_codec;
+  /// Fills in the vector [hidden_size] that stands for an expert of the source. Needed for
+  /// constants that the source does not have.
+  std::function<void(LayerId, ExpertId, std::span<float> values)> constant;
   /// Rank of the correction to write beside a matrix, 0: none. Empty: none at all. With any, the
   /// file has the extended layout, which is GGUF's alone.
   std::function<std::size_t(Role, LayerId)> correction_rank;

@@ -12,6 +12,11 @@ constexpr std::string_view kExtended = "extended";
 constexpr std::string_view kFormatVersion = "winnow.format_version";
 constexpr std::string_view kMinReaderVersion = "winnow.min_reader_version";
 
+constexpr std::string_view kExpertCounts = "winnow.experts.counts";
+constexpr std::string_view kExpertKinds = "winnow.experts.kinds";
+constexpr std::string_view kExpertWidths = "winnow.experts.widths";
+constexpr std::uint32_t kKinds = static_cast<std::uint32_t>(ExpertKind::kConstant) + 1;
+
 constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kLeft = ".low_rank_left.weight";
 constexpr std::string_view kRight = ".low_rank_right.weight";
@@ -22,6 +27,24 @@ void refuse_corrections(const formats::ModelFile& file) {
     fail_data("{}: tensor '{}' is a correction, and key '{}' does not say '{}'", file.name(),
               tensor.name, kLayout, kExtended);
   }
+}
+
+/// An array of `count` numbers from 0 to `most`.
+std::vector<std::uint32_t> numbers_of(const formats::Metadata& metadata, std::string_view key,
+                                      std::size_t count, std::uint32_t most) {
+  const std::vector<std::int64_t> stored = metadata.integers(key);
+  if (stored.size() != count) {
+    fail_data("{}: key '{}' has {} elements; expected {}", metadata.source(), key, stored.size(),
+              count);
+  }
+  std::vector<std::uint32_t> numbers;
+  for (const std::int64_t number : stored) {
+    if (number < 0 || number > most) {
+      fail_data("{}: key '{}' holds {}; expected 0 to {}", metadata.source(), key, number, most);
+    }
+    numbers.push_back(static_cast<std::uint32_t>(number));
+  }
+  return numbers;
 }
 
 }  // namespace
@@ -50,10 +73,63 @@ void require_readable_layout(const formats::ModelFile& file) {
 
 bool is_extended(const formats::ModelFile& file) { return file.metadata().contains(kLayout); }
 
-void write_extended_layout(formats::Metadata& metadata) {
+void write_extended_layout(formats::Metadata& metadata, std::uint32_t version) {
   metadata.set(std::string(kLayout), std::string(kExtended));
-  metadata.set(std::string(kFormatVersion), kExtendedVersion);
-  metadata.set(std::string(kMinReaderVersion), kExtendedVersion);
+  metadata.set(std::string(kFormatVersion), version);
+  metadata.set(std::string(kMinReaderVersion), version);
+}
+
+std::vector<std::vector<ExpertShape>> read_varied_experts(const formats::ModelFile& file,
+                                                          const ModelSpec& spec) {
+  const formats::Metadata& metadata = file.metadata();
+  if (file.format() != "GGUF" || !metadata.contains(kExpertCounts)) return {};
+  if (!is_extended(file)) {
+    fail_data("{}: key '{}' is there, and key '{}' does not say '{}'", file.name(), kExpertCounts,
+              kLayout, kExtended);
+  }
+  const std::vector<std::uint32_t> counts =
+      numbers_of(metadata, kExpertCounts, spec.num_hidden_layers, spec.moe.num_experts);
+  std::size_t total = 0;
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    const bool moe = spec.is_moe_layer(LayerId{layer});
+    if (moe ? counts[layer] < spec.moe.top_k : counts[layer] != 0) {
+      fail_data("{}: key '{}' gives layer {} {} experts; a token goes to {} there", file.name(),
+                kExpertCounts, layer, counts[layer], moe ? spec.moe.top_k : 0);
+    }
+    total += counts[layer];
+  }
+  const auto kinds = numbers_of(metadata, kExpertKinds, total, kKinds - 1);
+  const auto widths = numbers_of(metadata, kExpertWidths, total, spec.moe.moe_intermediate_size);
+  std::vector<std::vector<ExpertShape>> experts(spec.num_hidden_layers);
+  std::size_t next = 0;
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    for (std::uint32_t e = 0; e < counts[layer]; ++e, ++next) {
+      const auto kind = static_cast<ExpertKind>(kinds[next]);
+      if ((kind == ExpertKind::kFeedForward) != (widths[next] != 0)) {
+        fail_data(
+            "{}: keys '{}' and '{}' contradict each other: expert {} of layer {} is {} and {}",
+            file.name(), kExpertKinds, kExpertWidths, e, layer, kinds[next], widths[next]);
+      }
+      experts[layer].push_back({kind, widths[next]});
+    }
+  }
+  return experts;
+}
+
+void write_varied_experts(const ModelSpec& spec, formats::Metadata& metadata) {
+  std::vector<std::uint32_t> counts;
+  std::vector<std::uint32_t> kinds;
+  std::vector<std::uint32_t> widths;
+  for (const std::vector<ExpertShape>& layer : spec.varied_experts) {
+    counts.push_back(static_cast<std::uint32_t>(layer.size()));
+    for (const ExpertShape& expert : layer) {
+      kinds.push_back(static_cast<std::uint32_t>(expert.kind));
+      widths.push_back(expert.width);
+    }
+  }
+  metadata.set(std::string(kExpertCounts), formats::Array(counts));
+  metadata.set(std::string(kExpertKinds), formats::Array(kinds));
+  metadata.set(std::string(kExpertWidths), formats::Array(widths));
 }
 
 bool may_be_corrected(Role role) { return traits(role).is_matrix && role != Role::kTokenEmbedding; }

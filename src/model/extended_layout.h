@@ -7,16 +7,20 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/units.h"
 #include "formats/metadata.h"
 #include "formats/model_file.h"
 #include "model/roles.h"
+#include "model/spec.h"
 
 namespace winnow::model {
 
-/// The version that this program writes, and the newest one that it reads.
-inline constexpr std::uint32_t kExtendedVersion = 1;
+/// The newest version that this program reads. A file has the least one that knows what is in it.
+inline constexpr std::uint32_t kExtendedVersion = 2;
+/// The least version that knows experts that vary.
+inline constexpr std::uint32_t kVariedExpertsVersion = 2;
 
 /// Throws Error{kBadData} when the file says that it needs another reader, or contradicts itself.
 /// Plain files pass, and those of other formats than GGUF.
@@ -25,8 +29,15 @@ void require_readable_layout(const formats::ModelFile& file);
 /// Whether a readable file says that it has the extended layout.
 bool is_extended(const formats::ModelFile& file);
 
-/// Marks a file as extended.
-void write_extended_layout(formats::Metadata& metadata);
+/// Marks a file as extended, in this version.
+void write_extended_layout(formats::Metadata& metadata, std::uint32_t version);
+
+/// `ModelSpec::varied_experts` of a readable file whose spec is otherwise complete; empty where it
+/// does not have them. Throws Error{kBadData} naming the key: keys that contradict each other or
+/// the model, fewer experts than a token goes to, kinds and widths that there are not.
+std::vector<std::vector<ExpertShape>> read_varied_experts(const formats::ModelFile& file,
+                                                          const ModelSpec& spec);
+void write_varied_experts(const ModelSpec& spec, formats::Metadata& metadata);
 
 /// The factors of a matrix's correction: W + left right.
 enum class LowRankSide : std::uint8_t { kLeft, kRight };

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -15,29 +16,34 @@ namespace {
 using enum Role;
 
 constexpr std::array<RoleTraits, kNumRoles> kTraits = {{
-    // role, name, GGUF pattern, per layer, per expert, is matrix
-    {kTokenEmbedding, "token_embedding", "token_embd.weight", false, false, true},
-    {kOutputNorm, "output_norm", "output_norm.weight", false, false, false},
-    {kOutput, "output", "output.weight", false, false, true},
-    {kAttentionNorm, "attention_norm", "blk.{layer}.attn_norm.weight", true, false, false},
-    {kQueryProj, "q_proj", "blk.{layer}.attn_q.weight", true, false, true},
-    {kQueryBias, "q_bias", "blk.{layer}.attn_q.bias", true, false, false},
-    {kKeyProj, "k_proj", "blk.{layer}.attn_k.weight", true, false, true},
-    {kKeyBias, "k_bias", "blk.{layer}.attn_k.bias", true, false, false},
-    {kValueProj, "v_proj", "blk.{layer}.attn_v.weight", true, false, true},
-    {kValueBias, "v_bias", "blk.{layer}.attn_v.bias", true, false, false},
-    {kQueryNorm, "q_norm", "blk.{layer}.attn_q_norm.weight", true, false, false},
-    {kKeyNorm, "k_norm", "blk.{layer}.attn_k_norm.weight", true, false, false},
-    {kAttentionOutput, "o_proj", "blk.{layer}.attn_output.weight", true, false, true},
-    {kAttentionOutputBias, "o_bias", "blk.{layer}.attn_output.bias", true, false, false},
-    {kFfnNorm, "ffn_norm", "blk.{layer}.ffn_norm.weight", true, false, false},
-    {kGateProj, "gate_proj", "blk.{layer}.ffn_gate.weight", true, false, true},
-    {kUpProj, "up_proj", "blk.{layer}.ffn_up.weight", true, false, true},
-    {kDownProj, "down_proj", "blk.{layer}.ffn_down.weight", true, false, true},
-    {kRouter, "router", "blk.{layer}.ffn_gate_inp.weight", true, false, false},
-    {kExpertGateProj, "expert_gate_proj", "blk.{layer}.ffn_gate_exps.weight", true, true, true},
-    {kExpertUpProj, "expert_up_proj", "blk.{layer}.ffn_up_exps.weight", true, true, true},
-    {kExpertDownProj, "expert_down_proj", "blk.{layer}.ffn_down_exps.weight", true, true, true},
+    // role, name, GGUF pattern, that of a single expert, per layer, per expert, is matrix
+    {kTokenEmbedding, "token_embedding", "token_embd.weight", "", false, false, true},
+    {kOutputNorm, "output_norm", "output_norm.weight", "", false, false, false},
+    {kOutput, "output", "output.weight", "", false, false, true},
+    {kAttentionNorm, "attention_norm", "blk.{layer}.attn_norm.weight", "", true, false, false},
+    {kQueryProj, "q_proj", "blk.{layer}.attn_q.weight", "", true, false, true},
+    {kQueryBias, "q_bias", "blk.{layer}.attn_q.bias", "", true, false, false},
+    {kKeyProj, "k_proj", "blk.{layer}.attn_k.weight", "", true, false, true},
+    {kKeyBias, "k_bias", "blk.{layer}.attn_k.bias", "", true, false, false},
+    {kValueProj, "v_proj", "blk.{layer}.attn_v.weight", "", true, false, true},
+    {kValueBias, "v_bias", "blk.{layer}.attn_v.bias", "", true, false, false},
+    {kQueryNorm, "q_norm", "blk.{layer}.attn_q_norm.weight", "", true, false, false},
+    {kKeyNorm, "k_norm", "blk.{layer}.attn_k_norm.weight", "", true, false, false},
+    {kAttentionOutput, "o_proj", "blk.{layer}.attn_output.weight", "", true, false, true},
+    {kAttentionOutputBias, "o_bias", "blk.{layer}.attn_output.bias", "", true, false, false},
+    {kFfnNorm, "ffn_norm", "blk.{layer}.ffn_norm.weight", "", true, false, false},
+    {kGateProj, "gate_proj", "blk.{layer}.ffn_gate.weight", "", true, false, true},
+    {kUpProj, "up_proj", "blk.{layer}.ffn_up.weight", "", true, false, true},
+    {kDownProj, "down_proj", "blk.{layer}.ffn_down.weight", "", true, false, true},
+    {kRouter, "router", "blk.{layer}.ffn_gate_inp.weight", "", true, false, false},
+    {kExpertGateProj, "expert_gate_proj", "blk.{layer}.ffn_gate_exps.weight",
+     "blk.{layer}.ffn_gate.{expert}.weight", true, true, true},
+    {kExpertUpProj, "expert_up_proj", "blk.{layer}.ffn_up_exps.weight",
+     "blk.{layer}.ffn_up.{expert}.weight", true, true, true},
+    {kExpertDownProj, "expert_down_proj", "blk.{layer}.ffn_down_exps.weight",
+     "blk.{layer}.ffn_down.{expert}.weight", true, true, true},
+    {kExpertConstant, "expert_constant", "", "blk.{layer}.ffn_constant.{expert}.weight", true, true,
+     false},
 }};
 
 constexpr bool in_role_order() {
@@ -52,6 +58,13 @@ void replace(std::string& text, std::string_view placeholder, std::uint32_t numb
   if (const auto at = text.find(placeholder); at != std::string::npos) {
     text.replace(at, placeholder.size(), fmt::to_string(number));
   }
+}
+
+bool has_constants(const ModelSpec& spec, LayerId layer) {
+  if (!spec.has_varied_experts()) return false;
+  const auto& experts = spec.varied_experts[index(layer)];
+  return std::any_of(experts.begin(), experts.end(),
+                     [](const ExpertShape& e) { return e.kind == ExpertKind::kConstant; });
 }
 
 }  // namespace
@@ -113,14 +126,29 @@ std::optional<tensor::Shape> expected_shape(const ModelSpec& spec, Role role, La
     case kDownProj:
       return only_if(!moe, {hidden, dense_inner});
     case kRouter:
-      return only_if(moe, {spec.moe.num_experts, hidden});
+      return only_if(moe, {spec.num_experts(layer), hidden});
     case kExpertGateProj:
     case kExpertUpProj:
       return only_if(moe, {inner, hidden});
     case kExpertDownProj:
       return only_if(moe, {hidden, inner});
+    case kExpertConstant:
+      return only_if(moe && has_constants(spec, layer), {hidden});
   }
   return std::nullopt;
+}
+
+std::optional<tensor::Shape> part_shape(const ModelSpec& spec, Role role, LayerId layer,
+                                        ExpertId expert) {
+  std::optional<tensor::Shape> shape = expected_shape(spec, role, layer);
+  if (!shape || !traits(role).per_expert || !spec.has_varied_experts()) return shape;
+  const ExpertShape varied = spec.expert(layer, expert);
+  const bool has = role == kExpertConstant ? varied.kind == ExpertKind::kConstant
+                                           : varied.kind == ExpertKind::kFeedForward;
+  if (!has) return std::nullopt;
+  if (role == kExpertDownProj) return tensor::Shape{spec.hidden_size, varied.width};
+  if (role != kExpertConstant) return tensor::Shape{varied.width, spec.hidden_size};
+  return shape;
 }
 
 }  // namespace winnow::model

@@ -42,18 +42,23 @@ enum class Role : std::uint8_t {
   kExpertGateProj,  ///< each expert: [moe_intermediate_size, hidden_size]
   kExpertUpProj,
   kExpertDownProj,  ///< each expert: [hidden_size, moe_intermediate_size]
+  kExpertConstant,  ///< each expert that is a constant: [hidden_size]
 };
 
-inline constexpr std::size_t kNumRoles = static_cast<std::size_t>(Role::kExpertDownProj) + 1;
+inline constexpr std::size_t kNumRoles = static_cast<std::size_t>(Role::kExpertConstant) + 1;
 
 /// Facts about a role that hold for every architecture.
 struct RoleTraits {
   Role role;
   std::string_view name;          ///< for people and JSON: "expert_down_proj"
   std::string_view gguf_pattern;  ///< "blk.{layer}.ffn_down_exps.weight"
+  /// Of a single expert, where they vary: "blk.{layer}.ffn_down.{expert}.weight"; empty for roles
+  /// that are no expert's.
+  std::string_view gguf_expert_pattern;
   bool per_layer;
-  bool per_expert;  ///< GGUF stacks these: [num_experts, out_features, in_features]
-  bool is_matrix;   ///< may be quantised; vectors and the router stay in F32
+  bool
+      per_expert;  ///< GGUF stacks these unless they vary: [num_experts, out_features, in_features]
+  bool is_matrix;  ///< may be quantised; vectors and the router stay in F32
 };
 
 const RoleTraits& traits(Role role);
@@ -63,7 +68,10 @@ std::span<const RoleTraits> all_roles();
 std::string expand_pattern(std::string_view pattern, LayerId layer, ExpertId expert = {});
 
 /// Shape of the tensor (of one expert, for per-expert roles), or nothing when the layer of this
-/// model has no such tensor.
+/// model has no such tensor. Where experts vary, of one with the full width.
 std::optional<tensor::Shape> expected_shape(const ModelSpec& spec, Role role, LayerId layer);
+/// The same for this very expert of the layer, or nothing when it has no such tensor.
+std::optional<tensor::Shape> part_shape(const ModelSpec& spec, Role role, LayerId layer,
+                                        ExpertId expert);
 
 }  // namespace winnow::model

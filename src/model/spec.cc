@@ -42,6 +42,23 @@ std::uint32_t ModelSpec::num_moe_layers() const {
   return static_cast<std::uint32_t>(std::count(moe_layers.begin(), moe_layers.end(), true));
 }
 
+std::uint32_t ModelSpec::num_experts(LayerId layer) const {
+  if (!is_moe_layer(layer)) return 0;
+  if (!has_varied_experts()) return moe.num_experts;
+  return static_cast<std::uint32_t>(varied_experts[index(layer)].size());
+}
+
+ExpertShape ModelSpec::expert(LayerId layer, ExpertId expert) const {
+  if (!has_varied_experts()) return {ExpertKind::kFeedForward, moe.moe_intermediate_size};
+  return varied_experts[index(layer)].at(index(expert));
+}
+
+std::size_t ModelSpec::experts_before(LayerId layer) const {
+  std::size_t count = 0;
+  for (std::uint32_t l = 0; l < index(layer); ++l) count += num_experts(LayerId{l});
+  return count;
+}
+
 void check_spec(const ModelSpec& spec, const std::string& source) {
   const std::array rules = {
       SizeRule{"num_hidden_layers", spec.num_hidden_layers, 1, 10000},

@@ -28,9 +28,24 @@ enum class RotaryPairs : std::uint8_t {
   kAdjacent,  ///< (2 i, 2 i + 1): GGUF files of `llama`
 };
 
+/// What a routed expert computes. Those without matrices are MoE++'s zero-computation experts
+/// (arXiv:2410.07348).
+enum class ExpertKind : std::uint8_t {
+  kFeedForward,  ///< down(silu(gate(x)) * up(x))
+  kZero,         ///< nothing
+  kIdentity,     ///< x, the layer's normalised input
+  kConstant,     ///< a vector of its own, whatever x is
+};
+
+struct ExpertShape {
+  ExpertKind kind = ExpertKind::kFeedForward;
+  std::uint32_t width = 0;  ///< inner channels; 0 for experts without matrices
+  bool operator==(const ExpertShape&) const = default;
+};
+
 /// The mixture-of-experts part. Widths are per expert.
 struct MoeSpec {
-  std::uint32_t num_experts = 0;  ///< routed experts of a layer
+  std::uint32_t num_experts = 0;  ///< routed experts of a layer; the most of any, where they vary
   std::uint32_t top_k = 0;        ///< experts per token, in [1, num_experts]
   std::uint32_t moe_intermediate_size = 0;
   RouterScore score = RouterScore::kSoftmax;
@@ -64,11 +79,21 @@ struct ModelSpec {
   bool norm_weights_are_factors = true;
   MoeSpec moe;
   std::vector<bool> moe_layers;  ///< [num_hidden_layers]: true where the layer has experts
-  /// [MoE layers * num_experts]: the numbers that the experts had in the model they were chosen
-  /// from, layer after layer; empty: their own.
+  /// [num_hidden_layers][experts], of dense layers none: a model whose experts vary, which only the
+  /// extended layout holds. Empty: all MoE layers have `moe.num_experts` of the same shape.
+  std::vector<std::vector<ExpertShape>> varied_experts;
+  /// The numbers that the experts had in the model they were chosen from, layer after layer; empty:
+  /// their own.
   std::vector<std::uint32_t> source_experts;
 
   bool is_moe_layer(LayerId layer) const { return moe_layers[index(layer)]; }
+  bool has_varied_experts() const { return !varied_experts.empty(); }
+  /// Experts that the layer's router chooses from; 0 for a dense layer.
+  std::uint32_t num_experts(LayerId layer) const;
+  /// Of an expert that the layer has.
+  ExpertShape expert(LayerId layer, ExpertId expert) const;
+  /// Experts of the MoE layers before `layer`: where those of `layer` begin in `source_experts`.
+  std::size_t experts_before(LayerId layer) const;
   std::uint32_t query_width() const { return num_attention_heads * head_dim; }
   std::uint32_t key_value_width() const { return num_key_value_heads * head_dim; }
   std::uint32_t num_moe_layers() const;

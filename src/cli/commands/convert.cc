@@ -116,6 +116,9 @@ void convert(Context& context, const Options& options) {
   how.codec = [&](Role role, LayerId layer) -> const quant::Codec& {
     return wanted != nullptr ? *wanted : kept_codec(source, how.format, role, layer);
   };
+  how.expert_codec = [&](Role role, LayerId layer, ExpertId expert) -> const quant::Codec& {
+    return wanted != nullptr ? *wanted : source.at(role, layer, expert).codec();
+  };
   const auto plan = model::plan_export(source, how);
   how.nominal_codec = wanted != nullptr ? wanted : commonest_codec(plan);
   how.metadata = provenance(

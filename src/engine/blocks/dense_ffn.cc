@@ -19,6 +19,7 @@ void DenseFfn::forward(const Compute& compute, const DenseWeights& weights, Laye
   up_.reshape(x.rows, up.rows);
   input_.assign(compute, x, wants_codes(gate) || wants_codes(up));
   if (wants_codes(down)) inner_codes_.resize(x.rows, gate.rows);
+  const auto codes = inner_codes_.stretch(0, x.rows, gate.rows);
   {
     const OpTimer timer(compute.profile, Op::kGateUp);
     const AlignedParts parts(gate.rows, row_parts(gate.rows, compute.pool.size()));
@@ -29,7 +30,7 @@ void DenseFfn::forward(const Compute& compute, const DenseWeights& weights, Laye
       for (std::size_t t = 0; t < x.rows; ++t) {
         float* inner = gate_.row(t).data() + rows.begin;
         compute.kernels.silu_mul(inner, up_.row(t).data() + rows.begin, rows.size());
-        if (wants_codes(down)) quantize_columns(compute, gate_.row(t), t, rows, inner_codes_);
+        if (wants_codes(down)) quantize_columns(compute, gate_.row(t), t, rows, codes);
       }
     });
   }

@@ -17,6 +17,7 @@ struct MoeFfn::Job {
   std::size_t first_slot;
   std::size_t slots;
 
+  std::size_t width() const { return matrices.gate_proj.rows; }  ///< inner channels
   bool needs_values() const {
     return wants_values(matrices.gate_proj) || wants_values(matrices.up_proj);
   }
@@ -87,17 +88,34 @@ void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights,
   if (observer != nullptr) {
     observer->on_routing(layer, logits_.view(), {top_k, chosen_, weights_});
   }
-  grouped_ = group_by_expert(chosen_, weights_, top_k, spec_.moe.num_experts);
+  grouped_ = group_by_expert(chosen_, weights_, top_k, router.rows);
 }
 
-MoeFfn::Job MoeFfn::make_job(const Compute& compute, LayerId layer,
-                             const experts::PinnedExpert& pinned) const {
-  const auto& own = std::get<experts::ExpertMatrices>(pinned.form());
-  const auto at =
-      std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(), pinned.expert());
+os::Range MoeFfn::slots_of(ExpertId expert) const {
+  const auto at = std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(), expert);
   const auto i = static_cast<std::size_t>(at - grouped_.experts.begin());
-  return {resolve(compute.overrides, layer, pinned.expert(), own), pinned.expert(),
-          grouped_.first[i], grouped_.first[i + 1] - grouped_.first[i]};
+  return {grouped_.first[i], grouped_.first[i + 1]};
+}
+
+MoeFfn::Job MoeFfn::make_job(const Compute& compute, LayerId layer, ExpertId expert,
+                             const experts::ExpertMatrices& own) const {
+  const os::Range slots = slots_of(expert);
+  return {resolve(compute.overrides, layer, expert, own), expert, slots.begin, slots.size()};
+}
+
+void MoeFfn::fill_outputs(ExpertId expert, const experts::ExpertForm& form) {
+  const os::Range slots = slots_of(expert);
+  for (std::size_t slot = slots.begin; slot < slots.end; ++slot) {
+    const std::span<float> out = slot_out_.row(slot);
+    if (std::holds_alternative<experts::ZeroExpert>(form)) {
+      std::fill(out.begin(), out.end(), 0.0F);
+    } else if (const auto* constant = std::get_if<experts::ConstantExpert>(&form)) {
+      std::copy(constant->values.begin(), constant->values.end(), out.begin());
+    } else {
+      const auto x = input_.values().row(grouped_.tokens[slot]);
+      std::copy(x.begin(), x.end(), out.begin());
+    }
+  }
 }
 
 void MoeFfn::gather_values(const Compute& compute, tensor::MatrixView<const float> x) {
@@ -114,6 +132,8 @@ void MoeFfn::gather_values(const Compute& compute, tensor::MatrixView<const floa
 
 void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows,
                               unsigned worker) {
+  rows.end = std::min(rows.end, job.width());
+  if (rows.begin >= rows.end) return;  // a narrow expert beside wider ones
   const auto tokens = std::span<const std::uint32_t>(grouped_.tokens);
   const Operand x{job.needs_values()
                       ? std::as_const(slot_values_).view().rows_from(job.first_slot, job.slots)
@@ -121,13 +141,14 @@ void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range 
                   input_.codes().choose(tokens.subspan(job.first_slot, job.slots))};
   const auto gate = stretch(gate_, job.first_slot, job.slots);
   const auto up = stretch(up_, job.first_slot, job.slots);
+  const auto codes = inner_codes_.stretch(job.first_slot, job.slots, job.width());
   multiply_rows(compute, job.matrices.gate_proj, rows, x, gate, worker);
   multiply_rows(compute, job.matrices.up_proj, rows, x, up, worker);
   for (std::size_t s = 0; s < job.slots; ++s) {
     compute.kernels.silu_mul(gate.row(s).data() + rows.begin, up.row(s).data() + rows.begin,
                              rows.size());
     if (wants_codes(job.matrices.down_proj)) {
-      quantize_columns(compute, gate.row(s), job.first_slot + s, rows, inner_codes_);
+      quantize_columns(compute, gate.row(s), s, rows, codes);
     }
   }
 }
@@ -141,8 +162,10 @@ void MoeFfn::gate_and_up(const Compute& compute, std::span<const Job> jobs) {
 }
 
 void MoeFfn::down_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker) {
-  const Operand all{std::as_const(gate_).view(), inner_codes_.view()};
-  multiply_rows(compute, job.matrices.down_proj, rows, all.slice(job.first_slot, job.slots),
+  tensor::MatrixView<const float> values = stretch(gate_, job.first_slot, job.slots);
+  values.cols = job.width();
+  const auto codes = inner_codes_.stretch(job.first_slot, job.slots, job.width());
+  multiply_rows(compute, job.matrices.down_proj, rows, {values, codes.view()},
                 stretch(slot_out_, job.first_slot, job.slots), worker);
 }
 
@@ -179,20 +202,25 @@ bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
   const bool observed = observer != nullptr && observer->wants_expert_inputs();
   bool values = observed;
   for (const experts::PinnedExpert& pinned : ready) {
-    jobs.push_back(make_job(compute, layer, pinned));
+    const auto* const own = std::get_if<experts::ExpertMatrices>(&pinned.form());
+    if (own == nullptr) {
+      fill_outputs(pinned.expert(), pinned.form());
+      continue;
+    }
+    jobs.push_back(make_job(compute, layer, pinned.expert(), *own));
     values = values || jobs.back().needs_values();
   }
   if (values) gather_values(compute, input_.values());
   if (observed) {
     observe(Site::kExpertInput, layer, jobs, std::as_const(slot_values_).view(), *observer);
   }
-  gate_and_up(compute, jobs);
+  if (!jobs.empty()) gate_and_up(compute, jobs);
   if (observed) observe(Site::kExpertInner, layer, jobs, std::as_const(gate_).view(), *observer);
-  if (jobs.size() == grouped_.experts.size() && out.rows <= kFewTokens) {
+  if (ready.size() == grouped_.experts.size() && out.rows <= kFewTokens) {
     down_and_combine(compute, jobs, out);
     return true;
   }
-  down(compute, jobs);
+  if (!jobs.empty()) down(compute, jobs);
   return false;
 }
 

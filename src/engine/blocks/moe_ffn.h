@@ -31,7 +31,11 @@ class MoeFfn {
   void choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                       tensor::MatrixView<const float> x, Observer* observer);
   void route_tokens(const Compute& compute, LayerId layer);
-  Job make_job(const Compute& compute, LayerId layer, const experts::PinnedExpert& pinned) const;
+  os::Range slots_of(ExpertId expert) const;
+  Job make_job(const Compute& compute, LayerId layer, ExpertId expert,
+               const experts::ExpertMatrices& own) const;
+  /// Outputs of an expert that is not made of matrices.
+  void fill_outputs(ExpertId expert, const experts::ExpertForm& form);
   void gather_values(const Compute& compute, tensor::MatrixView<const float> x);
   /// Runs experts that are in memory; true when their outputs are already summed into `out`.
   bool compute_experts(const Compute& compute, std::span<const experts::PinnedExpert> ready,
