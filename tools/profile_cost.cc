@@ -102,6 +102,7 @@ class Bench {
       return n * (n + 1) / 2;
     };
     const double dense = of(Site::kAttentionInput) + of(Site::kAttentionInner);
+    if (spec_.num_moe_layers() == 0) return dense + of(Site::kFfnInput) + of(Site::kFfnInner);
     return dense +
            static_cast<double>(spec_.moe.top_k) * (of(Site::kExpertInput) + of(Site::kExpertInner));
   }
@@ -117,7 +118,9 @@ class Bench {
                      variant.families),
           hessians_(
               bench.runner_.pool(),
-              [](Site site, LayerId, ExpertId) { return site != Site::kFfnInput; },
+              [&spec = bench.spec_](Site site, LayerId at, ExpertId) {
+                return site != Site::kFfnInput || !spec.is_moe_layer(at);
+              },
               compress::HessianCollector::Experts::kEach, &bench.runner_.kernels()),
           wants_hessians_(variant.hessians) {}
 
