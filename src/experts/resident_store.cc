@@ -91,7 +91,8 @@ class ResidentStore final : public ExpertStore {
     for (const std::vector<ExpertSource>& layer : catalogue) {
       std::vector<ExpertForm>& forms = layers_.emplace_back();
       for (const ExpertSource& expert : layer) {
-        forms.push_back(std::visit([this](const auto& source) { return form_of(source); }, expert));
+        forms.push_back(
+            std::visit([this](const auto& source) { return this->form_of(source); }, expert));
       }
     }
   }
