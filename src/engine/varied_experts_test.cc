@@ -90,8 +90,9 @@ std::vector<double> block_output(const Checkpoint& source, LayerId layer,
   std::vector<float> router(ref.rows * ref.cols);
   source.read_floats(ref, 0, ref.rows, router);
   const std::vector<double> all = product(router, x.size(), x);
-  std::vector<double> scores;
-  for (const ExportExpert& expert : experts) scores.push_back(std::exp(all[index(expert.source)]));
+  std::vector<double> scores(experts.size());
+  for (std::size_t e = 0; e < scores.size(); ++e)
+    scores[e] = std::exp(all[index(experts[e].source)]);
   const double sum = std::accumulate(scores.begin(), scores.end(), 0.0);
   std::vector<std::size_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
@@ -129,7 +130,7 @@ class VariedExperts : public ::testing::TestWithParam<std::string> {
  protected:
   std::filesystem::path write(const std::vector<std::vector<ExportExpert>>& experts,
                               const char* name) const {
-    const auto path = folder_.path() / name;
+    auto path = folder_.path() / name;
     model::testing::write_varied(source_, path, experts, f32);
     return path;
   }
@@ -166,9 +167,9 @@ TEST_P(VariedExperts, AddWhatTheirKindsSay) {
 std::vector<float> logits_of(const Checkpoint& checkpoint) {
   Log log;
   Engine engine(checkpoint, {}, log);
-  std::vector<TokenId> tokens;
+  std::vector<TokenId> tokens(24);
   Rng rng(1);
-  for (int i = 0; i < 24; ++i) tokens.push_back(TokenId{static_cast<std::int32_t>(rng.below(256))});
+  for (TokenId& token : tokens) token = TokenId{static_cast<std::int32_t>(rng.below(256))};
   KvCache cache = engine.make_cache(tokens.size());
   const SequenceInput input{&cache, tokens};
   const auto hidden = engine.forward(std::span(&input, 1));

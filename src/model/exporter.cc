@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "model/export_experts.h"
 #include "model/fingerprint.h"
 #include "model/rotary_order.h"
 #include "model/tokenizer_metadata.h"
@@ -80,46 +81,9 @@ void copy_general_keys(const Checkpoint& source, formats::Metadata& metadata) {
   }
 }
 
-using ExportExperts = std::vector<std::vector<ExportExpert>>;
-
-/// The experts of the output where they vary, otherwise nothing.
-ExportExperts varied_experts(const Checkpoint& source, const ExportOptions& options) {
-  const ModelSpec& spec = source.spec();
-  if (!options.experts.empty() || !spec.has_varied_experts()) return options.experts;
-  ExportExperts experts(spec.num_hidden_layers);
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    for (std::uint32_t e = 0; e < spec.num_experts(LayerId{layer}); ++e) {
-      experts[layer].push_back({ExpertId{e}, spec.expert(LayerId{layer}, ExpertId{e})});
-    }
-  }
-  return experts;
-}
-
-/// The spec of an output with these experts.
-ModelSpec spec_with(ModelSpec spec, const ExportExperts& experts) {
-  if (experts.empty()) return spec;
-  std::vector<std::uint32_t> sources;
-  std::size_t most = 0;
-  ModelSpec result = spec;
-  result.varied_experts.assign(spec.num_hidden_layers, {});
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    const std::size_t before = spec.experts_before(LayerId{layer});
-    for (const ExportExpert& expert : experts[layer]) {
-      const std::size_t at = index(expert.source);
-      result.varied_experts[layer].push_back(expert.shape);
-      sources.push_back(spec.source_experts.empty() ? index(expert.source)
-                                                    : spec.source_experts[before + at]);
-    }
-    most = std::max(most, experts[layer].size());
-  }
-  result.source_experts = std::move(sources);
-  result.moe.num_experts = static_cast<std::uint32_t>(most);
-  return result;
-}
-
 formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options,
                                 std::span<const ExportTensor> plan) {
-  const ExportExperts experts = varied_experts(source, options);
+  const ExportExperts experts = exported_experts(source, options);
   const ModelSpec spec = spec_with(source.spec(), experts);
   formats::Metadata metadata("output");
   metadata.set("general.architecture", spec.architecture);
@@ -386,7 +350,7 @@ void plan_experts(const ModelSpec& spec, std::span<const ExportExpert> experts,
 
 std::vector<ExportTensor> plan_export(const Checkpoint& source, const ExportOptions& options) {
   refuse_unused(source);
-  const ExportExperts experts = varied_experts(source, options);
+  const ExportExperts experts = exported_experts(source, options);
   if (!experts.empty() && options.format == OutputFormat::kSafetensors) {
     fail(ErrorCode::kUsage,
          "the experts vary, for which only the extended layout has a place: give a name ending in "

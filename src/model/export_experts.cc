@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "model/export_experts.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace winnow::model {
+
+ExportExperts exported_experts(const Checkpoint& source, const ExportOptions& options) {
+  const ModelSpec& spec = source.spec();
+  if (!options.experts.empty() || !spec.has_varied_experts()) return options.experts;
+  ExportExperts experts(spec.num_hidden_layers);
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    for (std::uint32_t e = 0; e < spec.num_experts(LayerId{layer}); ++e) {
+      experts[layer].push_back({ExpertId{e}, spec.expert(LayerId{layer}, ExpertId{e})});
+    }
+  }
+  return experts;
+}
+
+ModelSpec spec_with(ModelSpec spec, const ExportExperts& experts) {
+  if (experts.empty()) return spec;
+  std::vector<std::uint32_t> sources;
+  std::size_t most = 0;
+  ModelSpec result = spec;
+  result.varied_experts.assign(spec.num_hidden_layers, {});
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    const std::size_t before = spec.experts_before(LayerId{layer});
+    for (const ExportExpert& expert : experts[layer]) {
+      const std::size_t at = index(expert.source);
+      result.varied_experts[layer].push_back(expert.shape);
+      sources.push_back(spec.source_experts.empty() ? index(expert.source)
+                                                    : spec.source_experts[before + at]);
+    }
+    most = std::max(most, experts[layer].size());
+  }
+  result.source_experts = std::move(sources);
+  result.moe.num_experts = static_cast<std::uint32_t>(most);
+  return result;
+}
+
+}  // namespace winnow::model
