@@ -126,7 +126,7 @@ void check_allocation(Allocation kind, bool has_text, const model::ModelSpec& sp
   }
 }
 
-DamageTable AllocationContext::predicted() const {
+DamageTable predicted_damages(const std::vector<TensorGroup>& groups) {
   DamageTable damages;
   for (const TensorGroup& group : groups) {
     damages.emplace_back();

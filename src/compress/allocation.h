@@ -62,6 +62,9 @@ const AllocationTraits* find_allocation(std::string_view name);
 /// Throws Error{kUsage} where the kind cannot be used: without text, or on a model without experts.
 void check_allocation(Allocation kind, bool has_text, const model::ModelSpec& spec);
 
+/// Of all options, as they are predicted.
+DamageTable predicted_damages(const std::vector<TensorGroup>& groups);
+
 /// What allocators work with; all borrowed.
 struct AllocationContext {
   const PackerContext& tools;
@@ -73,7 +76,7 @@ struct AllocationContext {
   const CalibrationText* text = nullptr;  ///< may be null
   MixMeasurer* measurer = nullptr;        ///< null without text
 
-  DamageTable predicted() const;
+  DamageTable predicted() const { return predicted_damages(groups); }
 };
 
 struct AllocationResult {

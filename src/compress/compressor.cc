@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "compress/calibration_text.h"
+#include "compress/chosen_groups.h"
 #include "compress/collect_moments.h"
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
@@ -52,9 +53,11 @@ class Compressor {
   void name_codecs_left_out();
   void warn_of_quantised_source();
   void require_correctable() const;
+  void require_expert_options() const;
   std::uint64_t budget() const;
+  std::uint64_t planned_size() const;
   std::uint64_t fixed_bytes() const;
-  void require_budget() const;
+  void require_budget();
   Json run_record() const;
   bool uses_hessians() const {
     return text_ && !text_->calibration.windows.empty() &&
@@ -66,12 +69,12 @@ class Compressor {
   void predict();
   MixProblem problem() const;
   void choose(const PackerContext& tools);
+  void choose_experts(const PackerContext& tools, const SweepMemory& memory);
+  void take(const ExpertMix& mix);
+  double measure_by_layers(const SweepMemory& memory);
   void quantise();
   CompressResult result() const;
   void measure_output(CompressResult& result) const;
-  const TensorGroup& group_of(model::Role role, LayerId layer) const {
-    return groups_[group_index_.at({role, index(layer)})];
-  }
   model::ExportOptions export_options() const;
   std::uint64_t option_bytes(const GroupOption& option) const {
     return options_.file_budget ? option.bytes.value : option.payload.value;
@@ -83,7 +86,6 @@ class Compressor {
   Log& log_;
   engine::LayerRunner runner_;
   std::vector<TensorGroup> groups_;
-  std::map<GroupKey, std::size_t> group_index_;
   std::optional<CalibrationText> text_;  // with text to measure divergence on
   std::optional<InputMoments> collected_;
   AllocationResult allocation_;
@@ -91,19 +93,22 @@ class Compressor {
   std::unique_ptr<GroupPacker> packer_;
   std::optional<WindowBatches> probe_;   // with text
   std::optional<MixMeasurer> measurer_;  // with text
+  std::optional<ExpertAllocator> experts_;
+  ExpertMix expert_mix_;
 };
 
 /// All that is known of the options before anything is measured.
 void Compressor::list_options() {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     TensorGroup& group = groups_[g];
-    group_index_[key_of(group)] = g;
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
       if (!can_make(group, *codec)) continue;
       GroupOption option;
       option.codec = codec;
       option.rank = correction_rank(options_.corrections, source_, group, *codec);
       count_bytes(group, option);
+      const bool tells_apart = options_.experts.any() && model::traits(group.role).per_expert;
+      if (tells_apart) option.part_errors.assign(group.parts, 0);
       group.options.push_back(option);
     }
     WINNOW_CHECK(!group.options.empty());
@@ -128,6 +133,24 @@ void Compressor::require_correctable() const {
        "--hessians than 'diagonal'");
 }
 
+void Compressor::require_expert_options() const {
+  if (!options_.experts.any()) return;
+  if (source_.spec().num_moe_layers() == 0) {
+    fail(ErrorCode::kUsage, "--expert-options: {} has no experts", source_.file().name());
+  }
+  if (!uses_hessians()) {
+    fail(ErrorCode::kUsage,
+         "--expert-options tells experts apart on text and its Hessians: give --data, and another "
+         "--hessians than 'diagonal'");
+  }
+  if (options_.allocation.kind != Allocation::kSlopes || options_.corrections.rank != 0 ||
+      options_.transforms.any()) {
+    fail(ErrorCode::kUsage,
+         "--expert-options goes with --allocation slopes alone, and with neither --transforms nor "
+         "low-rank corrections");
+  }
+}
+
 void Compressor::warn_of_quantised_source() {
   for (const TensorGroup& group : groups_) {
     const quant::Codec& stored = source_.at(group.role, group.layer).codec();
@@ -141,41 +164,8 @@ void Compressor::warn_of_quantised_source() {
 }
 
 model::ExportOptions Compressor::export_options() const {
-  model::ExportOptions result;
-  result.codec = [this](model::Role role, LayerId layer) -> const quant::Codec& {
-    const TensorGroup& group = group_of(role, layer);
-    return *group.options[group.chosen].codec;
-  };
-  result.correction_rank = [this](model::Role role, LayerId layer) {
-    const TensorGroup& group = group_of(role, layer);
-    return group.options[group.chosen].rank;
-  };
-  if (packer_ != nullptr) {
-    result.rows = [this](model::Role role, LayerId layer, ExpertId expert, std::size_t first,
-                         std::span<std::byte> out) {
-      const TensorGroup& group = group_of(role, layer);
-      return packer_->pack_rows({&group, group.options[group.chosen].codec}, expert, first, out);
-    };
-    result.factor = [this](model::Role role, LayerId layer, ExpertId expert,
-                           model::LowRankSide side, std::span<std::byte> out) {
-      const TensorGroup& group = group_of(role, layer);
-      packer_->factor({&group, group.options[group.chosen].codec}, expert, side, out);
-    };
-    result.edit = [this](model::Role role, LayerId layer, std::span<float> values) {
-      packer_->edit(role, layer, values);
-    };
-  }
-  std::map<const quant::Codec*, std::uint64_t> weights;
-  for (const TensorGroup& group : groups_) {
-    weights[group.options[group.chosen].codec] += group.weights;
-  }
-  std::uint64_t most = 0;
-  for (const quant::Codec* codec : quant::all_codecs()) {  // registry order breaks ties
-    const auto found = weights.find(codec);
-    if (found == weights.end() || found->second <= most) continue;
-    most = found->second;
-    result.nominal_codec = codec;
-  }
+  model::ExportOptions result = compress::export_options(
+      {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
   result.metadata = options_.metadata;
   return result;
 }
@@ -187,25 +177,34 @@ std::uint64_t Compressor::budget() const {
   return static_cast<std::uint64_t>(bytes);
 }
 
+/// Of what would be written now, as the budget counts.
+std::uint64_t Compressor::planned_size() const {
+  const model::ExportOptions current = export_options();
+  return options_.file_budget ? model::planned_file_size(source_, current).value
+                              : planned_bytes(plan_export(source_, current)).value;
+}
+
 /// Bytes that do not depend on the choices: the header, norms and routers.
 std::uint64_t Compressor::fixed_bytes() const {
-  const model::ExportOptions current = export_options();
-  std::uint64_t total = options_.file_budget ? model::planned_file_size(source_, current).value
-                                             : planned_bytes(plan_export(source_, current)).value;
+  std::uint64_t total = planned_size();
   for (const TensorGroup& group : groups_) total -= option_bytes(group.options[group.chosen]);
   return total;
 }
 
 /// Before hours of measuring.
-void Compressor::require_budget() const {
+void Compressor::require_budget() {
+  const std::vector<TensorGroup> whole = groups_;
+  if (options_.experts.any()) groups_ = divide_experts(whole);
   std::uint64_t least = fixed_bytes();
   for (const TensorGroup& group : groups_) {
     std::uint64_t smallest = option_bytes(group.options[0]);
     for (const GroupOption& option : group.options) {
       smallest = std::min(smallest, option_bytes(option));
     }
-    least += smallest;
+    // Every replacement takes next to nothing.
+    if (!group.only || options_.experts.replacements.empty()) least += smallest;
   }
+  groups_ = whole;
   if (least <= budget()) return;
   const double parameters = static_cast<double>(source_.num_parameters());
   // Rounded up, so that the number can be given back as it stands.
@@ -243,6 +242,31 @@ void Compressor::choose(const PackerContext& tools) {
   for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = allocation_.mix[g];
 }
 
+void Compressor::take(const ExpertMix& mix) {
+  expert_mix_ = mix;
+  for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = mix.mix[g];
+  for (std::size_t i = 0; i < mix.replaced.size(); ++i) {
+    for (const std::size_t g : experts_->items()[i].groups) {
+      groups_[g].left_out = mix.replaced[i].has_value();
+    }
+  }
+}
+
+void Compressor::choose_experts(const PackerContext& tools, const SweepMemory& memory) {
+  const DamageTable damages = predicted_damages(groups_);
+  const MixProblem all = problem();
+  experts_.emplace(tools, options_.experts, *probe_, memory);
+  const WindowBatches text(text_->calibration.windows, MemoryPlan::kBatchTokens);
+  experts_->measure(
+      groups_, text, options_.file_budget.has_value(),
+      memory_.states_on_disk ? memory.folder / "states-experts" : std::filesystem::path());
+  take(experts_->choose(all, damages));
+  // What is replaced takes no room in the header either.
+  const std::uint64_t taken = planned_size();
+  WINNOW_CHECK(taken <= budget());
+  take(experts_->refill(all, damages, expert_mix_, budget() - taken));
+}
+
 /// What the pieces in <OUT>.partial/ depend on. The budget is not among it: another one may use
 /// them.
 Json Compressor::run_record() const {
@@ -252,6 +276,7 @@ Json Compressor::run_record() const {
   run["hessians"] = std::string(to_string(options_.hessians));
   run["probe_tokens"] = options_.probe_tokens;
   if (options_.corrections.rank != 0) run["correction_rank"] = options_.corrections.rank;
+  if (options_.experts.any()) run["every_expert"] = "yes";
   run["text"] = "";
   if (text_) {
     run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
@@ -335,7 +360,7 @@ void Compressor::predict() {
 void Compressor::quantise() {
   std::vector<PackOrder> orders;
   for (const TensorGroup& group : groups_) {
-    orders.push_back({&group, group.options[group.chosen].codec});
+    if (!group.left_out) orders.push_back({&group, group.options[group.chosen].codec});
   }
   packer_->prepare(orders);
   export_model(source_, out_, export_options(), runner_.pool(), log_);
@@ -357,7 +382,11 @@ CompressResult Compressor::result() const {
     result.probe_tokens = text_->probe.scored_tokens();
   }
   for (const TensorGroup& group : groups_) {
-    result.predicted_kl += group.options[group.chosen].predicted_kl;
+    if (!group.left_out) result.predicted_kl += group.options[group.chosen].predicted_kl;
+  }
+  if (experts_) {
+    result.predicted_kl += experts_->predicted_kl(expert_mix_);
+    result.expert_record = experts_->record(expert_mix_);
   }
   return result;
 }
@@ -372,9 +401,22 @@ void Compressor::measure_output(CompressResult& result) const {
   result.measured = metrics::evaluate(compressed, &original, text_->probe, log_);
 }
 
+/// KL(source || output) on the probe, with one layer in memory.
+double Compressor::measure_by_layers(const SweepMemory& memory) {
+  std::vector<WeightVariant> variants(1);
+  variants[0].experts = experts_->substitutes(expert_mix_);
+  for (const TensorGroup& group : groups_) {
+    const PackOrder order{&group, group.options[group.chosen].codec};
+    if (group.left_out || packer_->is_copy(order)) continue;
+    variants[0].changes[key_of(group)] = [this, order] { return packer_->pack(order); };
+  }
+  return measure_divergences(runner_, source_.spec(), *probe_, variants, memory, log_).front();
+}
+
 CompressResult Compressor::run() {
   check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
   require_correctable();
+  require_expert_options();
   list_options();
   name_codecs_left_out();
   require_budget();
@@ -389,47 +431,33 @@ CompressResult Compressor::run() {
   const PackerContext tools{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
                             log_};
   packer_ = make_packer(tools);
+  const SweepMemory sweep{memory_.sweep_states, partial.folder()};
   if (text_) {
     probe_.emplace(text_->probe.windows, MemoryPlan::kBatchTokens);
-    measurer_.emplace(tools, groups_, *packer_, *probe_,
-                      SweepMemory{memory_.sweep_states, partial.folder()});
+    measurer_.emplace(tools, groups_, *packer_, *probe_, sweep);
   }
   if (measures_options()) {
     packer_->measure(groups_);
     if (text_) measure_noise(partial);
     predict();
   }
-  choose(tools);
+  if (options_.experts.any()) {
+    groups_ = divide_experts(groups_);
+    choose_experts(tools, sweep);
+  } else {
+    choose(tools);
+  }
   quantise();
   CompressResult finished = result();
   const bool changes_norms = options_.transforms.attention_input || options_.transforms.ffn_input;
   if (text_ && options_.max_memory && options_.reference == nullptr && !changes_norms) {
-    finished.measured_kl = measurer_->measure(std::vector<Mix>{allocation_.mix}).front();
+    finished.measured_kl = experts_ ? measure_by_layers(sweep)
+                                    : measurer_->measure(std::vector<Mix>{allocation_.mix}).front();
   }
   packer_.reset();
   partial.remove();
   measure_output(finished);
   return finished;
-}
-
-Json to_json(const TensorGroup& group, const CompressResult& result) {
-  Json json;
-  json["role"] = std::string(model::traits(group.role).name);
-  if (model::traits(group.role).per_layer) json["layer"] = index(group.layer);
-  json["weights"] = group.weights;
-  if (result.predicts_kl) json["kl_per_error"] = group.kl_per_error;
-  json["chosen"] = std::string(group.options[group.chosen].codec->name);
-  Json options = Json::array();
-  for (const GroupOption& option : group.options) {
-    options.push_back({{"type", std::string(option.codec->name)},
-                       {"bytes", option.bytes.value},
-                       {"tensor_bytes", option.payload.value}});
-    if (result.measures_options) options.back()["error"] = option.error;
-    if (option.rank > 0) options.back()["correction_rank"] = option.rank;
-    if (result.predicts_kl) options.back()["predicted_kl"] = option.predicted_kl;
-  }
-  json["options"] = options;
-  return json;
 }
 
 }  // namespace
@@ -439,30 +467,6 @@ CompressResult compress_model(const model::Checkpoint& source, const std::filesy
                               Log& log) {
   WINNOW_CHECK(options.file_budget.has_value() != options.bits_per_weight.has_value());
   return Compressor(source, out, windows, options, log).run();
-}
-
-Json to_json(const CompressResult& result) {
-  Json json;
-  json["file_bytes"] = result.file_bytes.value;
-  json["tensor_bytes"] = result.tensor_bytes.value;
-  json["parameters"] = result.num_parameters;
-  json["bits_per_weight"] = 8.0 * static_cast<double>(result.tensor_bytes.value) /
-                            static_cast<double>(result.num_parameters);
-  json["calibration_tokens"] = result.calibration_tokens;
-  json["probe_tokens"] = result.probe_tokens;
-  if (result.predicts_kl) json["predicted_kl"] = result.predicted_kl;
-  json["allocation"] = result.allocation;
-  json.update(result.allocation_record);
-  if (result.measured_kl) json["measured"] = {{"kl_divergence", *result.measured_kl}};
-  if (result.measured) {
-    json["measured"] = metrics::to_json(*result.measured);
-  }
-  Json groups = Json::array();
-  for (const TensorGroup& group : result.groups) {
-    groups.push_back(to_json(group, result));
-  }
-  json["groups"] = groups;
-  return json;
 }
 
 }  // namespace winnow::compress

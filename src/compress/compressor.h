@@ -15,6 +15,7 @@
 #include "compress/allocation.h"
 #include "compress/correction.h"
 #include "compress/encoder_kind.h"
+#include "compress/expert_allocator.h"
 #include "compress/hessian_quantizer.h"
 #include "compress/layer_hessians.h"
 #include "compress/moments.h"
@@ -47,6 +48,10 @@ struct CompressOptions {
   /// Hessians of the inputs that the quantised layers before give, not the original ones.
   bool sequential = false;
   AllocationOptions allocation;
+  /// With any, every expert is an item of its own, and the output has the extended layout. Needs
+  /// text and Hessians; goes with the allocation by slopes alone, with neither corrections nor
+  /// transforms.
+  ExpertOptions experts;
   /// Moments that were collected before (borrowed; may be null): with them and no text, matrices
   /// are quantised by their diagonal.
   const InputMoments* moments = nullptr;
@@ -78,7 +83,9 @@ struct CompressResult {
   bool predicts_kl = false;      ///< whether there was text to measure divergence on
   std::string allocation;        ///< name of the way that was chosen by
   Json allocation_record;        ///< what the choice rests on (`AllocationResult::record`)
-  double predicted_kl = 0;       ///< sum over groups; in nats per token only with such text
+  double predicted_kl = 0;       ///< sum over all; in nats per token only with such text
+  /// With `CompressOptions::experts`: what was considered in the place of each expert, and chosen.
+  Json expert_record;
   /// The written file against the original on the held-out text; only with text, and without a
   /// limit of memory, since both models are loaded.
   std::optional<metrics::Evaluation> measured;

@@ -82,7 +82,7 @@ std::unique_ptr<WindowStream> Sweep::make_stream(std::size_t number) {
 void Sweep::embed() {
   original_->embed(runner_, nullptr, log_);
   for (std::size_t v = 0; v < variants_.size(); ++v) {
-    const auto found = variants_[v].changes.find({Role::kTokenEmbedding, 0});
+    const auto found = variants_[v].changes.find({Role::kTokenEmbedding, 0, 0});
     if (found == variants_[v].changes.end()) continue;
     const PackedGroup group = found->second();
     streams_[v] = make_stream(v + 1);
@@ -93,12 +93,17 @@ void Sweep::embed() {
 void Sweep::run_layer(std::uint32_t layer, std::size_t variant) {
   std::vector<PackedGroup> packed;  // borrowed by the runner
   for (const auto& [key, make] : variants_[variant].changes) {
-    if (!model::traits(key.first).per_layer || key.second != layer) continue;
+    const auto& [role, of_layer, expert] = key;
+    if (!model::traits(role).per_layer || of_layer != layer) continue;
     packed.push_back(make());
-    runner_.override_weights(key.first, packed.back().parts);
+    runner_.override_weights(role, packed.back().in_layer(spec_));
   }
+  const auto substitutes = variants_[variant].experts.find(layer);
+  const bool replaces = substitutes != variants_[variant].experts.end();
+  if (replaces) runner_.override_experts(substitutes->second);
+  const bool changes = replaces || !packed.empty();
   const WindowStream& from = streams_[variant] != nullptr ? *streams_[variant] : *original_;
-  if (!packed.empty() && streams_[variant] == nullptr) streams_[variant] = make_stream(variant + 1);
+  if (changes && streams_[variant] == nullptr) streams_[variant] = make_stream(variant + 1);
   if (streams_[variant] != nullptr) streams_[variant]->run(runner_, from, nullptr, log_);
   runner_.restore_weights();
 }
@@ -139,7 +144,7 @@ void Sweep::load_outputs() {
   runner_.load_output();
   outputs_.resize(variants_.size());
   for (std::size_t v = 0; v < variants_.size(); ++v) {
-    const auto found = variants_[v].changes.find({output_role(), 0});
+    const auto found = variants_[v].changes.find({output_role(), 0, 0});
     if (found != variants_[v].changes.end()) outputs_[v] = found->second();
   }
 }

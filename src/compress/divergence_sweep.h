@@ -17,17 +17,18 @@
 #include "compress/tensor_group.h"
 #include "compress/window_stream.h"
 #include "engine/layer_runner.h"
+#include "engine/overrides.h"
 
 namespace winnow::compress {
 
-/// A group of matrices: its role and layer (0 for roles without layers).
-using GroupKey = std::pair<model::Role, std::uint32_t>;
-inline GroupKey key_of(const TensorGroup& group) { return {group.role, index(group.layer)}; }
+/// What stands for the experts of some layers, one entry for each expert of a layer.
+using LayerSubstitutes = std::map<std::uint32_t, std::vector<engine::ExpertSubstitute>>;
 
 /// A changed model: which groups are other than the original's, and how to make them. Called when
 /// the group's layer is loaded, once or twice (an embedding that is also the output matrix).
 struct WeightVariant {
   std::map<GroupKey, std::function<PackedGroup()>> changes;
+  LayerSubstitutes experts;
 };
 
 struct SweepMemory {

@@ -62,7 +62,8 @@ class Sweeps : public ::testing::TestWithParam<std::string> {
     std::vector<PackedGroup> held;
     for (const GroupKey& key : rounding.groups) {
       held.push_back(packed(key, rounding.codec));
-      changed.override_weights(key.first, LayerId{key.second}, held.back().parts);
+      const auto& [role, layer, expert] = key;
+      changed.override_weights(role, LayerId{layer}, held.back().parts);
     }
     return metrics::evaluate(changed, &original, text_, log_).all.kl_divergence;
   }

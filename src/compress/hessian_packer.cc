@@ -14,6 +14,7 @@
 #include "compress/memory_plan.h"
 #include "compress/option_costs.h"
 #include "compress/packed_groups.h"
+#include "compress/row_sample.h"
 #include "compress/window_stream.h"
 #include "model/exporter.h"
 
@@ -25,35 +26,9 @@ using model::Role;
 
 // A matrix is quantised in stretches of about this many weights.
 constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
-// An option's error is measured on so many rows of a group, at least kLeastRows of each of at most
-// kSampledParts of its matrices.
-constexpr std::size_t kSampledRows = 256;
-constexpr std::size_t kLeastRows = 8;
-constexpr std::size_t kSampledParts = 32;
-
 /// The matrix of a group of one expert, and the Hessian of its input.
 using MatrixVisitor =
     std::function<void(const TensorGroup& group, ExpertId expert, PreparedHessian& hessian)>;
-
-/// Which matrices and rows stand for a group. Evenly spread; the same for every codec, so that
-/// errors of different codecs compare.
-struct Sample {
-  std::size_t parts, rows;
-  explicit Sample(const TensorGroup& group)
-      : parts(std::min(group.parts, kSampledParts)),
-        rows(std::min(group.rows, std::max(kLeastRows, kSampledRows / parts))) {}
-
-  static bool has(std::size_t index, std::size_t count, std::size_t total) {
-    return (index + 1) * count / total != index * count / total;
-  }
-  bool has_part(const TensorGroup& group, ExpertId expert) const {
-    return has(index(expert), parts, group.parts);
-  }
-  /// Weights of the group for each sampled one.
-  double scale(const TensorGroup& group) const {
-    return static_cast<double>(group.parts * group.rows) / static_cast<double>(parts * rows);
-  }
-};
 
 class HessianPacker final : public GroupPacker {
  public:
@@ -110,7 +85,7 @@ class HessianPacker final : public GroupPacker {
                                      const PreparedHessian& hessian);
   tensor::Matrix<float> changed_matrix(const TensorGroup& group, ExpertId expert);
   tensor::Matrix<float> sampled_rows(const TensorGroup& group, ExpertId expert,
-                                     const Sample& sample);
+                                     const RowSample& sample);
   void add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian);
   double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian);
   std::filesystem::path costs_path(const TensorGroup& group) const;
@@ -157,7 +132,7 @@ void HessianPacker::walk_layer(LayerId layer, const Groups& groups, const Calibr
         std::optional<PreparedHessian> changed;
         if (transforms_.wanted()) changed = transformed(transform, site, expert, hessian);
         for (const TensorGroup* group : groups) {
-          if (site_of(group->role) != site) continue;
+          if (site_of(group->role) != site || !group->has(expert)) continue;
           with_context(group->name(), [&] { visit(*group, expert, changed ? *changed : hessian); });
         }
       });
@@ -253,7 +228,7 @@ void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStre
   for (const PackOrder& order : sequence_) {
     if (!model::traits(order.group->role).per_layer || order.group->layer != layer) continue;
     packed.push_back(pack(order));
-    context_.runner.override_weights(order.group->role, packed.back().parts);
+    context_.runner.override_weights(order.group->role, packed.back().in_layer(spec_));
   }
   if (packed.empty()) {
     calibration.advance(context_.runner, context_.log);
@@ -266,14 +241,14 @@ void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStre
 }
 
 tensor::Matrix<float> HessianPacker::sampled_rows(const TensorGroup& group, ExpertId expert,
-                                                  const Sample& sample) {
+                                                  const RowSample& sample) {
   const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
   tensor::Matrix<float> whole;
   if (transforms_.changes(group)) whole = changed_matrix(group, expert);
   tensor::Matrix<float> rows(sample.rows, ref.cols);
   std::size_t next = 0;
   for (std::size_t r = 0; r < ref.rows; ++r) {
-    if (!Sample::has(r, sample.rows, ref.rows)) continue;
+    if (!RowSample::has(r, sample.rows, ref.rows)) continue;
     const auto row = rows.row(next++);
     if (whole.rows() != 0) {
       std::copy_n(whole.row(r).data(), ref.cols, row.data());
@@ -333,7 +308,7 @@ void HessianPacker::apply_shares(TensorGroup& group) const {
 }
 
 void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
-  const Sample sample(group);
+  const RowSample sample(group);
   if (!sample.has_part(group, expert)) return;
   const tensor::Matrix<float> rows = sampled_rows(group, expert, sample);
   // Sums over tokens: experts that see more of the text count more.
@@ -355,7 +330,9 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
     const QuantizerReport report =
         quantize_matrix(rows.view(), *option.codec, hessian, quick, workers(), bytes);
     const double judged = std::max(hessian.judge().tokens(), 1.0);
-    option.error += std::max(report.chosen().held_out_loss, 0.0) * judged * scale;
+    const double error = std::max(report.chosen().held_out_loss, 0.0) * judged * scale;
+    option.error += error;
+    if (!option.part_errors.empty()) option.part_errors[group.part_of(expert)] += error;
   }
   for (NoisePoint& point : group.noise) {
     point.error += std::max(plain_loss(rows.view(), *point.codec, hessian), 0.0) * scale;
@@ -425,7 +402,7 @@ void HessianPacker::quantize_part(const PackOrder& order, ExpertId expert, Prepa
   packed.matrices.resize(packed_bytes(group, *order.codec).value);
   const std::size_t part_bytes = packed.matrices.size() / group.parts;
   const std::span<std::byte> out =
-      std::span(packed.matrices).subspan(index(expert) * part_bytes, part_bytes);
+      std::span(packed.matrices).subspan(group.part_of(expert) * part_bytes, part_bytes);
   quantize(order, expert, hessian, out);
   const std::size_t rank = rank_of(group, *order.codec);
   if (rank == 0) return;
@@ -436,7 +413,7 @@ void HessianPacker::quantize_part(const PackOrder& order, ExpertId expert, Prepa
   const std::size_t of_part = correction.factors.size();
   packed.factors.resize(of_part * group.parts);
   std::copy(correction.factors.begin(), correction.factors.end(),
-            packed.factors.begin() + static_cast<std::ptrdiff_t>(index(expert) * of_part));
+            packed.factors.begin() + static_cast<std::ptrdiff_t>(group.part_of(expert) * of_part));
 }
 
 void HessianPacker::prepare(std::span<const PackOrder> orders) {
@@ -483,7 +460,7 @@ bool HessianPacker::pack_rows(const PackOrder& order, ExpertId expert, std::size
   const TensorGroup& group = *order.group;
   const std::size_t row_bytes = group.cols / order.codec->block_size * order.codec->block_bytes;
   if (!cache_.has(group, *order.codec)) return false;
-  const std::uint64_t row = std::uint64_t{index(expert)} * group.rows + first;
+  const std::uint64_t row = std::uint64_t{group.part_of(expert)} * group.rows + first;
   cache_.read_at(group, *order.codec, row * row_bytes, out);
   return true;
 }

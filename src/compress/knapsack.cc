@@ -227,6 +227,12 @@ std::optional<Picks> Search::run() {
 
 }  // namespace
 
+std::size_t most_states(std::size_t items) {
+  constexpr std::size_t kMost = std::size_t{1} << 17;
+  constexpr std::size_t kInAll = (std::size_t{256} << 20) / sizeof(Origin);
+  return std::clamp<std::size_t>(kInAll / std::max<std::size_t>(items, 1), 1, kMost);
+}
+
 std::optional<Picks> solve_knapsack(Items items, std::uint64_t budget, std::size_t max_states) {
   WINNOW_CHECK(max_states >= 1);
   for (const auto& choices : items) {

@@ -30,4 +30,8 @@ std::optional<std::vector<std::size_t>> solve_knapsack(std::span<const std::vect
                                                        std::size_t max_states = std::size_t{1}
                                                                                 << 17);
 
+/// For `max_states`: 2^17, or fewer for so many items that their states would take more than
+/// 256 MiB.
+std::size_t most_states(std::size_t items);
+
 }  // namespace winnow::compress

@@ -168,8 +168,8 @@ void LayerTransforms::choose(engine::LayerRunner& runner, LayerId layer,
 bool LayerTransforms::changes(const TensorGroup& group) {
   if (!wanted() || !model::traits(group.role).per_layer) return false;
   const LayerTransform& transform = of(group.layer);
-  for (std::uint32_t part = 0; part < group.parts; ++part) {
-    if (!transform.is_identity(group.role, ExpertId{part})) return true;
+  for (std::size_t part = 0; part < group.parts; ++part) {
+    if (!transform.is_identity(group.role, group.expert(part))) return true;
   }
   return false;
 }

@@ -19,6 +19,8 @@ void save_costs(const std::filesystem::path& path, const TensorGroup& group) {
   Json json;
   for (const GroupOption& option : group.options) {
     json["options"][std::string(option.codec->name)] = option.error;
+    if (option.part_errors.empty()) continue;
+    json["parts"][std::string(option.codec->name)] = option.part_errors;
   }
   for (const NoisePoint& point : group.noise) {
     json["noise"][std::string(point.codec->name)] = point.error;
@@ -29,16 +31,23 @@ void save_costs(const std::filesystem::path& path, const TensorGroup& group) {
 bool load_costs(const std::filesystem::path& path, TensorGroup& group) {
   if (!std::filesystem::exists(path)) return false;
   const Json json = parse_json(os::read_text_file(path, kLongestCosts), path.string());
+  bool usable = true;
   try {
     for (GroupOption& option : group.options) {
-      option.error = json.at("options").at(std::string(option.codec->name)).get<double>();
+      const std::string codec(option.codec->name);
+      option.error = json.at("options").at(codec).get<double>();
+      if (option.part_errors.empty()) continue;
+      const std::size_t parts = option.part_errors.size();
+      option.part_errors = json.at("parts").at(codec).get<std::vector<double>>();
+      usable = usable && option.part_errors.size() == parts;
     }
     for (NoisePoint& point : group.noise) {
       point.error = json.at("noise").at(std::string(point.codec->name)).get<double>();
     }
   } catch (const Json::exception&) {
-    fail_data("{}: is no record of costs; add --restart to begin anew", path.string());
+    usable = false;
   }
+  if (!usable) fail_data("{}: is no record of costs; add --restart to begin anew", path.string());
   return true;
 }
 

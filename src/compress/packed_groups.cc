@@ -11,8 +11,9 @@ namespace winnow::compress {
 
 std::filesystem::path PackedGroups::path_of(const TensorGroup& group,
                                             const quant::Codec& codec) const {
-  return folder_ /
-         fmt::format("{}-{:05}.{}", model::traits(group.role).name, index(group.layer), codec.name);
+  const std::string expert = group.only ? fmt::format("-{:05}", index(*group.only)) : "";
+  return folder_ / fmt::format("{}-{:05}{}.{}", model::traits(group.role).name, index(group.layer),
+                               expert, codec.name);
 }
 
 std::filesystem::path PackedGroups::factors_path(const TensorGroup& group,
@@ -45,6 +46,7 @@ PackedGroup PackedGroups::read(const TensorGroup& group, const quant::Codec& cod
   const std::size_t of_part = factors_bytes(group, rank).value;
   const std::size_t of_left = factor_bytes(group, model::LowRankSide::kLeft, rank).value;
   PackedGroup packed;
+  packed.only = group.only;
   packed.bytes.resize(matrices + of_part * group.parts);
   const std::span<std::byte> bytes(packed.bytes);
   read_at(group, codec, 0, bytes.first(matrices));
@@ -70,7 +72,7 @@ void PackedGroups::read_factor(const TensorGroup& group, const quant::Codec& cod
                                model::LowRankSide side, std::size_t rank,
                                std::span<std::byte> out) const {
   WINNOW_CHECK(out.size() == factor_bytes(group, side, rank).value);
-  std::uint64_t offset = index(expert) * factors_bytes(group, rank).value;
+  std::uint64_t offset = group.part_of(expert) * factors_bytes(group, rank).value;
   if (side == model::LowRankSide::kRight) {
     offset += factor_bytes(group, model::LowRankSide::kLeft, rank).value;
   }

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "compress/correction.h"
 #include "model/exporter.h"
 
 namespace winnow::compress {
@@ -48,8 +49,16 @@ double squared_norm(std::span<const float> weights) {
 
 std::string TensorGroup::name() const {
   const model::RoleTraits& role_traits = model::traits(role);
-  return role_traits.per_layer ? fmt::format("{} of layer {}", role_traits.name, index(layer))
-                               : std::string(role_traits.name);
+  if (!role_traits.per_layer) return std::string(role_traits.name);
+  const std::string all = fmt::format("{} of layer {}", role_traits.name, index(layer));
+  return only ? fmt::format("{}, expert {}", all, index(*only)) : all;
+}
+
+std::vector<quant::CorrectedMatrix> PackedGroup::in_layer(const model::ModelSpec& spec) const {
+  if (!only) return parts;
+  std::vector<quant::CorrectedMatrix> all(spec.moe.num_experts);
+  all[index(*only)] = parts.front();
+  return all;
 }
 
 std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint) {
@@ -69,22 +78,42 @@ std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint) {
   return groups;
 }
 
+std::vector<TensorGroup> divide_group(const TensorGroup& group) {
+  std::vector<TensorGroup> divided;
+  for (std::size_t part = 0; part < group.parts; ++part) {
+    TensorGroup one = group;
+    one.parts = 1;
+    one.only = group.expert(part);
+    one.weights = group.weights / group.parts;
+    for (GroupOption& option : one.options) {
+      WINNOW_CHECK(option.part_errors.size() == group.parts && option.rank == 0);
+      const double error = option.part_errors[part];
+      option.predicted_kl = option.error > 0 ? option.predicted_kl * (error / option.error) : 0;
+      option.error = error;
+      option.part_errors.clear();
+      count_bytes(one, option);
+    }
+    divided.push_back(std::move(one));
+  }
+  return divided;
+}
+
 PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& group,
                        const quant::Codec& codec, const InputMoments* moments, os::ThreadPool& pool,
                        Log& log, EncoderKind kind) {
   const quant::EncodeRow encode = find_encoder(codec, kind);
   WINNOW_CHECK(encode != nullptr);
-  const std::size_t parts = checkpoint.part_count(group.role, group.layer);
   const model::TensorRef shape = checkpoint.at(group.role, group.layer);
   const std::size_t row_bytes = shape.cols / codec.block_size * codec.block_bytes;
   PackedGroup result;
-  result.bytes.resize(parts * shape.rows * row_bytes);
+  result.only = group.only;
+  result.bytes.resize(group.parts * shape.rows * row_bytes);
   const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / shape.cols);
   double tokens = 0;
   double norm = 0;
   std::vector<float> weights;
-  for (std::uint32_t part = 0; part < parts; ++part) {
-    const ExpertId expert{part};
+  for (std::size_t part = 0; part < group.parts; ++part) {
+    const ExpertId expert = group.expert(part);
     const model::TensorRef ref = checkpoint.at(group.role, group.layer, expert);
     std::byte* const begin = result.bytes.data() + part * shape.rows * row_bytes;
     result.parts.emplace_back(&codec, begin, shape.rows, shape.cols);
@@ -117,8 +146,8 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
 
 bool is_stored_as(const model::Checkpoint& checkpoint, const TensorGroup& group,
                   const quant::Codec& codec) {
-  for (std::uint32_t part = 0; part < checkpoint.part_count(group.role, group.layer); ++part) {
-    if (&checkpoint.at(group.role, group.layer, ExpertId{part}).codec() != &codec) return false;
+  for (std::size_t part = 0; part < group.parts; ++part) {
+    if (&checkpoint.at(group.role, group.layer, group.expert(part)).codec() != &codec) return false;
   }
   return true;
 }
@@ -131,9 +160,9 @@ Bytes packed_bytes(const TensorGroup& group, const quant::Codec& codec) {
 std::vector<const quant::Codec*> candidate_codecs(const model::Checkpoint& checkpoint,
                                                   const TensorGroup& group) {
   // Experts of one layer may be stored in several types: the widest holds most of all of them.
-  const quant::Codec* stored = &checkpoint.at(group.role, group.layer).codec();
-  for (std::uint32_t part = 1; part < checkpoint.part_count(group.role, group.layer); ++part) {
-    const auto& codec = checkpoint.at(group.role, group.layer, ExpertId{part}).codec();
+  const quant::Codec* stored = &checkpoint.at(group.role, group.layer, group.expert(0)).codec();
+  for (std::size_t part = 1; part < group.parts; ++part) {
+    const auto& codec = checkpoint.at(group.role, group.layer, group.expert(part)).codec();
     if (codec.bits_per_weight() > stored->bits_per_weight()) stored = &codec;
   }
   std::vector<const quant::Codec*> candidates = {stored};

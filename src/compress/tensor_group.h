@@ -1,10 +1,13 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// The unit of the allocation: all matrices of one role in one layer, stored in one codec.
+// The unit of the allocation: matrices that are stored in one codec. All of one role in one layer,
+// or, where experts have types of their own, the one of an expert.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/log.h"
@@ -24,6 +27,9 @@ struct GroupOption {
   Bytes payload;         ///< of the packed weights, and of the correction
   Bytes bytes;           ///< in the file, padding included
   double error = 0;      ///< squared output error per calibration token (see `pack_group`)
+  /// [parts] of `error`, what each expert's matrix adds; empty where nobody asks for them. Whoever
+  /// measures errors fills in as many as there are.
+  std::vector<double> part_errors;
   /// Nats per token that it is expected to add; without text the group's share of all weights times
   /// `error`, which has no unit.
   double predicted_kl = 0;
@@ -39,32 +45,57 @@ struct NoisePoint {
 struct TensorGroup {
   model::Role role = model::Role::kTokenEmbedding;
   LayerId layer{};
-  std::size_t parts = 1;  ///< experts, otherwise 1
-  std::size_t rows = 0;   ///< out_features of each
-  std::size_t cols = 0;   ///< in_features
+  std::size_t parts = 1;  ///< matrices: experts, otherwise 1
+  /// Whose matrix it is, in a layer whose experts are groups of their own; nothing: everyone's.
+  std::optional<ExpertId> only = std::nullopt;
+  std::size_t rows = 0;  ///< out_features of each
+  std::size_t cols = 0;  ///< in_features
   std::uint64_t weights = 0;
   double kl_per_error = 0;  ///< measured slope: nats per unit of `GroupOption::error`; with text
   std::vector<NoisePoint> noise;  ///< by falling bits, so by rising error; with text
   std::vector<GroupOption> options;
   std::size_t chosen = 0;  ///< index into options
+  bool left_out = false;   ///< something else stands for its expert
 
-  /// "expert_down_proj of layer 3"
+  /// "expert_down_proj of layer 3", "expert_down_proj of layer 3, expert 5"
   std::string name() const;
+  /// The expert that a matrix of the group is of; 0 for roles without experts.
+  ExpertId expert(std::size_t part) const {
+    return only ? *only : ExpertId{static_cast<std::uint32_t>(part)};
+  }
+  bool has(ExpertId of) const { return !only || *only == of; }
+  /// Which of the group's matrices is the one of an expert that it has.
+  std::size_t part_of(ExpertId of) const { return only ? 0 : index(of); }
 };
+
+/// What tells groups apart: role, layer (0 for roles without), and 1 + the one expert, or 0.
+using GroupKey = std::tuple<model::Role, std::uint32_t, std::uint32_t>;
+inline GroupKey key_of(const TensorGroup& group) {
+  return {group.role, index(group.layer), group.only ? 1 + index(*group.only) : 0};
+}
 
 /// A group packed in memory, all experts, to be run in the place of the original.
 struct PackedGroup {
   std::vector<std::byte> bytes;
-  std::vector<quant::CorrectedMatrix> parts;  ///< into `bytes`
+  std::vector<quant::CorrectedMatrix> parts;    ///< into `bytes`
+  std::optional<ExpertId> only = std::nullopt;  ///< as the group's
   double error = 0;
 
   PackedGroup() = default;
   PackedGroup(PackedGroup&&) = default;  // `parts` of a copy would point into the original
   PackedGroup& operator=(PackedGroup&&) = default;
+
+  /// `parts` as the engine takes them in the place of a layer's: one for each of its experts, or
+  /// one; without a codec where the group has none.
+  std::vector<quant::CorrectedMatrix> in_layer(const model::ModelSpec& spec) const;
 };
 
 /// Every group of matrices that may be quantised, in file order.
 std::vector<TensorGroup> list_groups(const model::Checkpoint& checkpoint);
+
+/// One group for each expert of a group whose `part_errors` are known, in their order. An option
+/// has of the group's predicted damage the share that the expert has of its error.
+std::vector<TensorGroup> divide_group(const TensorGroup& group);
 
 /// Encodes all matrices of a group with importances from `moments` (null: all columns equal) and
 /// sums the error: over matrices, rows and columns, input square sum x weight error squared, per

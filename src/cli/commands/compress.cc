@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "cli/build_info.h"
 #include "cli/command.h"
+#include "cli/compress_summary.h"
 #include "cli/context.h"
 #include "cli/options.h"
 #include "cli/provenance.h"
@@ -45,6 +46,7 @@ struct Options {
   std::optional<std::size_t> rank;
   std::string hessians = "expert";
   std::string allocation = "slopes";
+  std::optional<std::string> expert_options;
   std::string statistics;
   std::optional<Bytes> max_memory;
   bool sequential = false;
@@ -65,33 +67,6 @@ std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
   return text;
-}
-
-void print_summary(Output& out, const compress::CompressResult& result) {
-  const double bits = 8.0 * static_cast<double>(result.tensor_bytes.value) /
-                      static_cast<double>(result.num_parameters);
-  out.write(fmt::format("file: {} bytes, {:.3f} bits per weight\n", result.file_bytes.value, bits));
-  for (const compress::TensorGroup& group : result.groups) {
-    const compress::GroupOption& option = group.options[group.chosen];
-    out.write(fmt::format("  {:<32} {:<7} {:>12} bytes", group.name(), option.codec->name,
-                          option.bytes.value));
-    if (option.rank > 0) out.write(fmt::format("  + rank {}", option.rank));
-    if (result.measured && result.predicts_kl) {
-      out.write(fmt::format("  predicted KL {:.2e}", option.predicted_kl));
-    }
-    out.write("\n");
-  }
-  const std::string predicted =
-      result.predicts_kl ? fmt::format(" (predicted {:.5f})", result.predicted_kl) : "";
-  if (result.measured_kl) {
-    out.write(fmt::format("KL on {} held-out tokens: {:.5f}{}\n", result.probe_tokens,
-                          *result.measured_kl, predicted));
-  }
-  if (!result.measured) return;
-  const metrics::Scores& scores = result.measured->all;
-  out.write(fmt::format("KL on {} held-out tokens: {:.5f} +- {:.5f}{}, same top token {:.2f} %\n",
-                        scores.tokens, scores.kl_divergence, scores.kl_standard_error, predicted,
-                        100 * scores.top1_agreement));
 }
 
 void create_report_folder(const std::string& folder) {
@@ -120,6 +95,7 @@ std::string recorded_quantiser(const Options& options) {
   if (options.transforms) text += " --transforms " + *options.transforms;
   if (options.rank) text += fmt::format(" --rank {}", *options.rank);
   if (options.sequential) text += " --sequential";
+  if (options.expert_options) text += " --expert-options " + *options.expert_options;
   return text;
 }
 
@@ -314,6 +290,17 @@ compress::TransformWishes transform_wishes(const Options& options) {
   return wishes;
 }
 
+/// What may become of single experts.
+compress::ExpertOptions expert_options(const Options& options) {
+  if (!options.expert_options) return {};
+  if (options.portable) {
+    fail(ErrorCode::kUsage,
+         "--expert-options gives experts of one layer different forms, which llama.cpp does not "
+         "read: it does not go with --portable");
+  }
+  return compress::expert_options_of_names(*options.expert_options);
+}
+
 std::vector<std::string> allocation_names() {
   std::vector<std::string> names;
   for (const auto& allocation : compress::allocations()) names.emplace_back(allocation.name);
@@ -351,6 +338,7 @@ void run(const Options& given, Context& context) {
   compress_options.encoders = encoders(options);
   compress_options.allocation.kind = compress::find_allocation(options.allocation)->kind;
   compress_options.corrections = correction_options(options);
+  compress_options.experts = expert_options(options);
   compress_options.sequential = options.sequential;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
@@ -371,7 +359,7 @@ void run(const Options& given, Context& context) {
                                compress_options, context.log);
   if (options.report) write_report(options, context, compress_options.file_budget, reduced, result);
   context.log.clear_progress();
-  print_summary(context.out, result);
+  print_compress_summary(context.out, result);
 }
 
 Action declare(CLI::App& app) {
@@ -433,6 +421,13 @@ Action declare(CLI::App& app) {
        "measuring whole mixes; by PMQ's weighting of experts, equal bits for "
        "every layer; or by the proxy that orders measured mixes best"},
       allocation_names(), options->allocation);
+  add_text(app,
+           {"--expert-options", "LIST",
+            "what may become of each expert by itself, in the same budget: 'types' (types of its "
+            "own, which the others include), " +
+                compress::expert_replacement_names() +
+                ", or 'all'; the file has the extended layout, which llama.cpp does not read"},
+           options->expert_options);
   add_choice(app,
              {"--hessians", "SCOPE",
               "what errors are weighted with: full Hessians for each expert, for all experts of a "

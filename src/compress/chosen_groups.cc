@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/chosen_groups.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+
+namespace winnow::compress {
+namespace {
+
+/// Groups by what the exporter knows of a matrix.
+class GroupIndex {
+ public:
+  explicit GroupIndex(const std::vector<TensorGroup>& groups) : groups_(groups) {
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      places_[key_of(groups[g])] = g;
+      divided_ = divided_ || groups[g].only;
+    }
+  }
+
+  bool divided() const { return divided_; }
+  const TensorGroup& of(model::Role role, LayerId layer, ExpertId expert = {}) const {
+    const bool alone = divided_ && model::traits(role).per_expert;
+    return groups_[places_.at({role, index(layer), alone ? 1 + index(expert) : 0})];
+  }
+  const quant::Codec& codec(model::Role role, LayerId layer, ExpertId expert = {}) const {
+    const TensorGroup& group = of(role, layer, expert);
+    return *group.options[group.chosen].codec;
+  }
+
+ private:
+  const std::vector<TensorGroup>& groups_;
+  std::map<GroupKey, std::size_t> places_;
+  bool divided_ = false;
+};
+
+using Index = std::shared_ptr<const GroupIndex>;
+
+/// Each in types of its own, or what stands for it.
+void add_experts(const ChosenGroups& chosen, const Index& index_of, model::ExportOptions& options) {
+  const model::ModelSpec& spec = chosen.source.spec();
+  options.expert_codec = [index_of](model::Role role, LayerId layer,
+                                    ExpertId expert) -> const quant::Codec& {
+    return index_of->codec(role, layer, expert);
+  };
+  options.experts.resize(spec.num_hidden_layers);
+  for (std::uint32_t l = 0; l < spec.num_hidden_layers; ++l) {
+    for (std::uint32_t e = 0; e < spec.num_experts(LayerId{l}); ++e) {
+      options.experts[l].push_back({ExpertId{e}, spec.expert(LayerId{l}, ExpertId{e})});
+    }
+  }
+  if (chosen.experts == nullptr) return;
+  options.constant = [experts = chosen.experts](LayerId layer, ExpertId expert,
+                                                std::span<float> values) {
+    const std::vector<float>& constant = experts->constant(layer, expert);
+    std::copy(constant.begin(), constant.end(), values.begin());
+  };
+  const std::vector<ExpertItem>& items = chosen.experts->items();
+  for (std::size_t i = items.size(); i-- > 0;) {  // so that places before it stay
+    if (!chosen.expert_mix->replaced[i]) continue;
+    const ReplacementOption& option = items[i].replacements[*chosen.expert_mix->replaced[i]];
+    auto& layer = options.experts[index(items[i].layer)];
+    const auto place = layer.begin() + index(items[i].expert);
+    if (option.how->kind) {
+      place->shape = {*option.how->kind, 0};
+    } else {
+      layer.erase(place);
+    }
+  }
+}
+
+/// The one that most of the weights have.
+const quant::Codec* nominal_codec(const std::vector<TensorGroup>& groups) {
+  std::map<const quant::Codec*, std::uint64_t> weights;
+  for (const TensorGroup& group : groups) {
+    if (!group.left_out) weights[group.options[group.chosen].codec] += group.weights;
+  }
+  const quant::Codec* nominal = nullptr;
+  std::uint64_t most = 0;
+  for (const quant::Codec* codec : quant::all_codecs()) {  // registry order breaks ties
+    const auto found = weights.find(codec);
+    if (found == weights.end() || found->second <= most) continue;
+    most = found->second;
+    nominal = codec;
+  }
+  return nominal;
+}
+
+/// The chosen form of a group as the packer takes it.
+PackOrder order_of(const TensorGroup& group) { return {&group, group.options[group.chosen].codec}; }
+
+}  // namespace
+
+model::ExportOptions export_options(const ChosenGroups& chosen) {
+  const auto index_of = std::make_shared<const GroupIndex>(chosen.groups);
+  model::ExportOptions result;
+  result.codec = [index_of](model::Role role, LayerId layer) -> const quant::Codec& {
+    return index_of->codec(role, layer);
+  };
+  if (index_of->divided()) {
+    add_experts(chosen, index_of, result);
+  } else {
+    result.correction_rank = [index_of](model::Role role, LayerId layer) {
+      const TensorGroup& group = index_of->of(role, layer);
+      return group.options[group.chosen].rank;
+    };
+  }
+  if (chosen.packer != nullptr) {
+    result.rows = [index_of, packer = chosen.packer](model::Role role, LayerId layer,
+                                                     ExpertId expert, std::size_t first,
+                                                     std::span<std::byte> out) {
+      return packer->pack_rows(order_of(index_of->of(role, layer, expert)), expert, first, out);
+    };
+    result.factor = [index_of, packer = chosen.packer](model::Role role, LayerId layer,
+                                                       ExpertId expert, model::LowRankSide side,
+                                                       std::span<std::byte> out) {
+      packer->factor(order_of(index_of->of(role, layer)), expert, side, out);
+    };
+    result.edit = [packer = chosen.packer](model::Role role, LayerId layer,
+                                           std::span<float> values) {
+      packer->edit(role, layer, values);
+    };
+  }
+  result.nominal_codec = nominal_codec(chosen.groups);
+  return result;
+}
+
+std::vector<TensorGroup> divide_experts(const std::vector<TensorGroup>& groups) {
+  std::vector<TensorGroup> divided;
+  for (const TensorGroup& group : groups) {
+    if (!model::traits(group.role).per_expert) {
+      divided.push_back(group);
+      continue;
+    }
+    for (TensorGroup& one : divide_group(group)) divided.push_back(std::move(one));
+  }
+  return divided;
+}
+
+}  // namespace winnow::compress

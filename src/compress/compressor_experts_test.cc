@@ -1,0 +1,151 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// One budget for types of single experts and for what stands in their place, end to end.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "compress/compressor.h"
+#include "compress/testing.h"
+#include "formats/expect_error.h"
+#include "formats/test_files.h"
+#include "model/extended_layout.h"
+
+namespace winnow::compress {
+namespace {
+
+using formats::testing::error_of;
+using formats::testing::TemporaryFolder;
+using ::testing::ElementsAre;
+using testing::file_bytes;
+using ::testing::HasSubstr;
+using testing::names_in;
+using testing::TestLog;
+
+class CompressExperts : public ::testing::Test {
+ protected:
+  std::filesystem::path out() const { return folder_.path() / "out.gguf"; }
+  CompressOptions within(std::uint64_t bytes, const std::string& names, unsigned threads = 1) {
+    CompressOptions options;
+    options.file_budget = Bytes{bytes};
+    options.engine.threads = threads;
+    options.experts = expert_options_of_names(names);
+    return options;
+  }
+  CompressResult run(const CompressOptions& options) {
+    return compress_model(source_, out(), &text_, options, log_);
+  }
+  std::uint64_t least(const std::string& names) {
+    const std::string message = error_of([&] { run(within(1, names)); }, ErrorCode::kBudget);
+    const std::string before = "possible file has ";
+    return std::stoull(message.substr(message.find(before) + before.size()));
+  }
+
+  model::Checkpoint source_ = testing::open_tiny(WINNOW_SOURCE_DIR, "plain");
+  metrics::WindowSet text_ = testing::random_windows(6, 30);
+  TemporaryFolder folder_;
+  TestLog log_;
+};
+
+TEST_F(CompressExperts, EveryBudgetIsMetAndMoreBytesNeverPromiseMoreDivergence) {
+  for (const char* names : {"types", "all"}) {
+    const std::uint64_t smallest = least("types");
+    double last = INFINITY;
+    for (std::uint64_t budget = smallest; budget < smallest + 100000; budget += 19997) {
+      const CompressResult result = run(within(budget, names));
+      EXPECT_LE(std::filesystem::file_size(out()), budget) << names;
+      EXPECT_EQ(std::filesystem::file_size(out()), result.file_bytes.value) << names;
+      EXPECT_LE(result.predicted_kl, last * (1 + 1e-12)) << names << " " << budget;
+      EXPECT_TRUE(std::isfinite(result.measured->all.kl_divergence));
+      last = result.predicted_kl;
+    }
+  }
+}
+
+TEST_F(CompressExperts, BelowTheSmallestTypesExpertsAreReplacedAndTheFileRuns) {
+  const std::uint64_t smallest = least("types");
+  const std::uint64_t budget = smallest - (smallest - least("all")) / 2;
+  error_of([&] { run(within(budget, "types")); }, ErrorCode::kBudget);
+  for (const char* names : {"zero", "identity", "constant", "dropped", "all"}) {
+    const CompressResult result = run(within(budget, names));
+    EXPECT_LE(std::filesystem::file_size(out()), budget) << names;
+    const auto written = model::Checkpoint::open(out());
+    EXPECT_TRUE(written.spec().has_varied_experts());
+    std::size_t left_out = 0;
+    for (const TensorGroup& group : result.groups) left_out += group.left_out ? 1 : 0;
+    EXPECT_GT(left_out, 0U) << names;
+    EXPECT_EQ(left_out % 3, 0U) << names;
+    EXPECT_TRUE(std::isfinite(result.measured->all.kl_divergence)) << names;
+    EXPECT_GT(result.measured->all.kl_divergence, 0) << names;
+    std::set<std::string> forms;
+    for (const Json& expert : to_json(result)["replacements"]["experts"]) {
+      if (expert.contains("chosen")) forms.insert(expert["chosen"]);
+    }
+    if (std::string(names) != "all") EXPECT_EQ(forms, std::set<std::string>{names});
+  }
+}
+
+TEST_F(CompressExperts, AllOptionsAreNeverPredictedWorseThanSome) {
+  const std::uint64_t budget = least("types") + 5000;
+  const double types = run(within(budget, "types")).predicted_kl;
+  const double all = run(within(budget, "all")).predicted_kl;
+  EXPECT_LE(all, types * (1 + 1e-12));
+}
+
+TEST_F(CompressExperts, ThreadsAndALimitOfMemoryChangeNoByte) {
+  const std::uint64_t budget = (least("types") + least("all")) / 2;
+  run(within(budget, "all"));
+  const std::string bytes = file_bytes(out());
+  run(within(budget, "all", 3));
+  EXPECT_EQ(file_bytes(out()), bytes);
+  const CompressResult limited = testing::with_least_memory([&](Bytes limit) {
+    CompressOptions options = within(budget, "all");
+    options.max_memory = limit;
+    return run(options);
+  });
+  EXPECT_EQ(file_bytes(out()), bytes);
+  ASSERT_TRUE(limited.measured_kl.has_value());
+  EXPECT_GT(*limited.measured_kl, 0);
+}
+
+TEST_F(CompressExperts, WhereverItIsStoppedItGoesOnAndWritesTheSameBytes) {
+  const std::uint64_t budget = (least("types") + least("all")) / 2;
+  TestLog counting;
+  compress_model(source_, out(), &text_, within(budget, "all"), counting);
+  const std::string bytes = file_bytes(out());
+  for (int calls = 3; calls < counting.asked; calls += counting.asked / 6) {
+    std::filesystem::remove(out());
+    TestLog stop(calls);
+    error_of([&] { compress_model(source_, out(), &text_, within(budget, "all"), stop); },
+             ErrorCode::kInterrupted);
+    TestLog resumed;
+    compress_model(source_, out(), &text_, within(budget, "all"), resumed);
+    EXPECT_EQ(file_bytes(out()), bytes) << "stopped after " << calls;
+    EXPECT_THAT(names_in(folder_.path()), ElementsAre("out.gguf"));
+  }
+}
+
+TEST_F(CompressExperts, WhatItDoesNotGoWithIsRefusedBeforeAnyWork) {
+  const auto refused = [&](const CompressOptions& options, const metrics::WindowSet* text) {
+    return error_of([&] { compress_model(source_, out(), text, options, log_); },
+                    ErrorCode::kUsage);
+  };
+  CompressOptions options = within(1 << 20, "all");
+  EXPECT_THAT(refused(options, nullptr), HasSubstr("--data"));
+  options.hessians = HessianScope::kDiagonal;
+  EXPECT_THAT(refused(options, &text_), HasSubstr("--hessians"));
+  options = within(1 << 20, "all");
+  options.allocation.kind = Allocation::kUniform;
+  EXPECT_THAT(refused(options, &text_), HasSubstr("--allocation slopes"));
+  options = within(1 << 20, "all");
+  options.transforms.inner_order = true;
+  EXPECT_THAT(refused(options, &text_), HasSubstr("--transforms"));
+  EXPECT_THAT(error_of([] { expert_options_of_names("zero,merged"); }, ErrorCode::kUsage),
+              HasSubstr("'merged' is not among"));
+  EXPECT_EQ(log_.asked, 0);
+}
+
+}  // namespace
+}  // namespace winnow::compress

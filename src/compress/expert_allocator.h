@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Spends the budget on single experts: types of their own, or something in the place of their
+// matrices, in one knapsack with everything else.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "base/json.h"
+#include "compress/divergence_sweep.h"
+#include "compress/expert_items.h"
+#include "compress/expert_replacement.h"
+#include "compress/group_packer.h"
+
+namespace winnow::compress {
+
+struct ExpertOptions {
+  /// Every expert's matrices may have types of their own. Replacements ask for that too.
+  bool types = false;
+  std::vector<const ExpertReplacement*> replacements;
+  /// How often the slopes of replacements are measured on what they led to.
+  int rounds = 4;
+
+  bool any() const { return types || !replacements.empty(); }
+};
+
+/// "all", or names of replacements and "types", separated by commas. Throws Error{kUsage}.
+ExpertOptions expert_options_of_names(const std::string& names);
+
+class ExpertAllocator {
+ public:
+  /// All borrowed. probe: what divergence is measured on.
+  ExpertAllocator(const PackerContext& context, const ExpertOptions& options,
+                  const WindowBatches& probe, SweepMemory memory);
+
+  /// What doing without each expert would change, on `text`. groups: divided, with noise. pads:
+  /// whether the budget counts the padding of tensors. states: folder for hidden states, empty: in
+  /// memory.
+  void measure(const std::vector<TensorGroup>& groups, const WindowBatches& text, bool pads,
+               const std::filesystem::path& states);
+  /// Least predicted damage. A replacement's damage is its change of the layer's output times the
+  /// layer's slope, which begins as that of rounding errors and is fitted anew to the divergence of
+  /// what was chosen, until the choice stays. The smallest options must fit `problem.room`, from
+  /// which the routers' rows are taken. Throws what measuring throws.
+  ExpertMix choose(MixProblem problem, const DamageTable& damages);
+
+  /// The same replacements, and types for `spare` bytes more than the mix takes.
+  ExpertMix refill(MixProblem problem, const DamageTable& damages, const ExpertMix& mix,
+                   std::uint64_t spare) const;
+
+  /// Layer after layer, all experts of each.
+  const std::vector<ExpertItem>& items() const { return items_; }
+  /// What stands for the experts of each layer, for running the model; the allocator's.
+  LayerSubstitutes substitutes(const ExpertMix& mix) const;
+  /// [hidden_size]: what stands for an expert that becomes a constant.
+  const std::vector<float>& constant(LayerId layer, ExpertId expert) const;
+  /// Nats per token that the mix's replacements are expected to cost.
+  double predicted_kl(const ExpertMix& mix) const;
+  Json record(const ExpertMix& mix) const;
+
+ private:
+  void add_items(LayerId layer, const std::vector<TensorGroup>& groups, const LayerSums& sums,
+                 bool pads);
+  void limit_dropped(std::span<ExpertItem> items) const;
+  void predict();
+  void fit_slopes(const ExpertMix& mix);
+
+  PackerContext context_;
+  ExpertOptions options_;
+  const WindowBatches& probe_;
+  SweepMemory memory_;
+  std::vector<ExpertItem> items_;
+  std::vector<std::vector<std::vector<float>>> constants_;  // [layers][experts]
+  std::vector<double> slopes_;  // [layers]: nats per token and unit of change
+  Json rounds_ = Json::array();
+};
+
+}  // namespace winnow::compress

@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/expert_items.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace winnow::compress {
+namespace {
+
+constexpr std::size_t kMostCombinations = 64;
+
+/// Those that no other beats in both bytes and damage, by rising bytes.
+void keep_front(std::vector<Choice>& choices) {
+  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) {
+    return a.bytes != b.bytes ? a.bytes < b.bytes : a.damage < b.damage;
+  });
+  std::size_t kept = 0;
+  for (const Choice& choice : choices) {
+    if (kept > 0 && !(choice.damage < choices[kept - 1].damage)) continue;
+    choices[kept++] = choice;
+  }
+  choices.resize(kept);
+}
+
+/// Of a front, those that some price of a byte makes the cheapest.
+void keep_hull(std::vector<Choice>& front) {
+  const auto slope = [](const Choice& from, const Choice& to) {
+    return (to.damage - from.damage) / static_cast<double>(to.bytes - from.bytes);
+  };
+  std::size_t kept = 0;
+  for (const Choice& choice : front) {
+    while (kept >= 2 && slope(front[kept - 2], front[kept - 1]) >= slope(front[kept - 1], choice)) {
+      --kept;
+    }
+    front[kept++] = choice;
+  }
+  front.resize(kept);
+}
+
+bool is_dropped(const ReplacementOption& option) { return !option.how->kind.has_value(); }
+
+/// What an expert in some form adds to the file beside its matrices.
+std::uint64_t bytes_beside(const ExpertItem& item, const std::optional<std::size_t>& replaced) {
+  if (!replaced) return item.router_bytes;
+  const ReplacementOption& option = item.replacements[*replaced];
+  return option.bytes + (is_dropped(option) ? 0 : item.router_bytes);
+}
+
+/// Groups that are no expert's.
+std::vector<std::size_t> other_groups(std::size_t count, std::span<const ExpertItem> items) {
+  std::vector<bool> in_item(count);
+  for (const ExpertItem& item : items) {
+    for (const std::size_t g : item.groups) in_item[g] = true;
+  }
+  std::vector<std::size_t> others;
+  for (std::size_t g = 0; g < count; ++g) {
+    if (!in_item[g]) others.push_back(g);
+  }
+  return others;
+}
+
+std::vector<Choice> choices_of(const MixProblem& problem, const DamageTable& damages,
+                               std::size_t group) {
+  std::vector<Choice> choices;
+  for (std::size_t o = 0; o < problem.bytes[group].size(); ++o) {
+    choices.push_back({problem.bytes[group][o], damages[group][o]});
+  }
+  return choices;
+}
+
+/// Which experts are replaced, and by what, every expert in one piece.
+std::optional<std::vector<std::optional<std::size_t>>> choose_replacements(
+    const MixProblem& problem, const DamageTable& damages, std::span<const ExpertItem> items) {
+  std::vector<std::vector<Choice>> choices;
+  std::vector<std::size_t> kept;  // choices that keep the matrices come first
+  for (const ExpertItem& item : items) {
+    choices.push_back(best_combinations(problem, damages, item.groups));
+    kept.push_back(choices.back().size());
+    for (Choice& choice : choices.back()) choice.bytes += item.router_bytes;
+    for (std::size_t r = 0; r < item.replacements.size(); ++r) {
+      choices.back().push_back({bytes_beside(item, r), item.replacements[r].predicted_kl});
+    }
+  }
+  for (const std::size_t g : other_groups(problem.bytes.size(), items)) {
+    choices.push_back(choices_of(problem, damages, g));
+  }
+  const auto picks = solve_knapsack(choices, problem.room, most_states(choices.size()));
+  if (!picks) return std::nullopt;
+  std::vector<std::optional<std::size_t>> replaced(items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if ((*picks)[i] >= kept[i]) replaced[i] = (*picks)[i] - kept[i];
+  }
+  return replaced;
+}
+
+}  // namespace
+
+std::vector<Choice> best_combinations(const MixProblem& problem, const DamageTable& damages,
+                                         std::span<const std::size_t> groups) {
+  std::vector<Choice> sums = {{}};
+  for (const std::size_t g : groups) {
+    std::vector<Choice> options = choices_of(problem, damages, g);
+    keep_front(options);
+    std::vector<Choice> longer;
+    for (const Choice& sum : sums) {
+      for (const Choice& option : options) {
+        longer.push_back({sum.bytes + option.bytes, sum.damage + option.damage});
+      }
+    }
+    keep_front(longer);
+    // The hull of sums is made of sums of hulls' points alone.
+    if (longer.size() > kMostCombinations) keep_hull(longer);
+    sums = std::move(longer);
+  }
+  return sums;
+}
+
+std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> items,
+                      const ExpertMix& mix) {
+  std::uint64_t total = 0;
+  for (const std::size_t g : other_groups(problem.bytes.size(), items)) {
+    total += problem.bytes[g][mix.mix[g]];
+  }
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    total += bytes_beside(items[i], mix.replaced[i]);
+    if (mix.replaced[i]) continue;
+    for (const std::size_t g : items[i].groups) total += problem.bytes[g][mix.mix[g]];
+  }
+  return total;
+}
+
+std::optional<ExpertMix> solve_experts(const MixProblem& problem, const DamageTable& damages,
+                                       std::span<const ExpertItem> items) {
+  auto replaced = choose_replacements(problem, damages, items);
+  if (!replaced) return std::nullopt;
+  return solve_types(problem, damages, items, std::move(*replaced));
+}
+
+ExpertMix solve_types(const MixProblem& problem, const DamageTable& damages,
+                      std::span<const ExpertItem> items,
+                      std::vector<std::optional<std::size_t>> replaced) {
+  ExpertMix result{Mix(problem.bytes.size()), std::move(replaced)};
+  std::uint64_t room = problem.room;
+  std::vector<std::size_t> groups = other_groups(problem.bytes.size(), items);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    room -= bytes_beside(items[i], result.replaced[i]);
+    if (result.replaced[i]) continue;
+    groups.insert(groups.end(), items[i].groups.begin(), items[i].groups.end());
+  }
+  std::vector<std::vector<Choice>> choices;
+  for (const std::size_t g : groups) choices.push_back(choices_of(problem, damages, g));
+  const auto picks = solve_knapsack(choices, room, most_states(choices.size()));
+  WINNOW_CHECK(picks.has_value());
+  for (std::size_t i = 0; i < groups.size(); ++i) result.mix[groups[i]] = (*picks)[i];
+  return result;
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Whole experts as items of the knapsack: the types of their matrices together, or something that
+// stands for the expert without them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "compress/expert_replacement.h"
+#include "compress/knapsack.h"
+#include "compress/mix_problem.h"
+#include "compress/tensor_group.h"
+
+namespace winnow::compress {
+
+/// One thing that may stand for an expert.
+struct ReplacementOption {
+  const ExpertReplacement* how = nullptr;
+  std::uint64_t bytes = 0;  ///< as the budget counts them
+  double change = 0;        ///< `change_per_token`
+  double predicted_kl = 0;  ///< nats per token
+};
+
+struct ExpertItem {
+  LayerId layer{};
+  ExpertId expert{};
+  std::vector<std::size_t> groups;  ///< of its matrices, each one's alone
+  std::vector<ReplacementOption> replacements;
+  std::uint64_t router_bytes = 0;  ///< of its row, which all but a dropped expert have
+};
+
+/// What becomes of everything.
+struct ExpertMix {
+  Mix mix;  ///< of each group; without meaning for groups of experts that are replaced
+  std::vector<std::optional<std::size_t>> replaced;  ///< [items]: index into `replacements`
+
+  bool operator==(const ExpertMix&) const = default;
+};
+
+/// The least predicted damage within the room, which has the rows of the router in it (those of
+/// `problem.bytes` are not). First the experts as wholes, each with the best combinations of its
+/// matrices' types beside its replacements, then the types of all matrices that stay, one by one.
+/// Nothing when even the smallest choices do not fit.
+std::optional<ExpertMix> solve_experts(const MixProblem& problem, const DamageTable& damages,
+                                       std::span<const ExpertItem> items);
+
+/// The second half of it: the same replacements, and the types of all that stays within the room,
+/// in which the smallest have to fit.
+ExpertMix solve_types(const MixProblem& problem, const DamageTable& damages,
+                      std::span<const ExpertItem> items,
+                      std::vector<std::optional<std::size_t>> replaced);
+
+/// Bytes of a mix, router rows included.
+std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> items,
+                      const ExpertMix& mix);
+
+/// Of all combinations of one option of each group those that no other beats in both bytes and
+/// summed damage, by rising bytes. Of more than 64 only those on their lower convex hull, which some
+/// price of a byte makes the best.
+std::vector<Choice> best_combinations(const MixProblem& problem, const DamageTable& damages,
+                                         std::span<const std::size_t> groups);
+
+}  // namespace winnow::compress

@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/expert_sums.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace winnow::compress {
+namespace {
+
+double dot(std::span<const float> a, std::span<const float> b) {
+  double sum = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) sum += double{a[j]} * double{b[j]};
+  return sum;
+}
+
+double squared_distance(std::span<const float> a, std::span<const float> b) {
+  double sum = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) {
+    const double difference = double{a[j]} - double{b[j]};
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+}  // namespace
+
+struct ExpertSumCollector::Token {
+  std::span<const ExpertId> experts;            // [chosen], best first
+  std::vector<std::span<const float>> outputs;  // [chosen]
+  std::span<const float> input;
+  std::size_t top_k;  // how many of them the model chooses
+};
+
+ExpertSumCollector::ExpertSumCollector(const model::MoeSpec& moe, std::size_t num_experts,
+                                       std::size_t hidden_size)
+    : moe_(moe) {
+  sums_.experts.resize(num_experts);
+  for (ExpertSums& expert : sums_.experts) expert.outputs.resize(hidden_size);
+}
+
+void ExpertSumCollector::add_outputs(const Token& token, std::size_t choice) {
+  ExpertSums& sums = sums_.experts[index(token.experts[choice])];
+  const double square = weights_[choice] * weights_[choice];
+  const std::span<const float> output = token.outputs[choice];
+  ++sums.tokens;
+  sums.squared_weights += square;
+  sums.squared_outputs += square * gram_[choice * token.outputs.size() + choice];
+  sums.squared_residuals += square * squared_distance(output, token.input);
+  for (std::size_t j = 0; j < output.size(); ++j) sums.outputs[j] += square * double{output[j]};
+}
+
+/// Without choice j the weights of the others become those of the softmax without its score: both
+/// renormalised and plain ones follow from the plain ratios.
+void ExpertSumCollector::add_reroutes(const Token& token) {
+  const std::size_t chosen = token.outputs.size();
+  std::vector<double> change(chosen);
+  for (std::size_t j = 0; j < token.top_k; ++j) {
+    double& sum = sums_.experts[index(token.experts[j])].squared_reroutes;
+    if (chosen == token.top_k) {
+      sum = INFINITY;
+      continue;
+    }
+    double rest = 0;
+    for (std::size_t i = 0; i < chosen; ++i) rest += i == j ? 0 : weights_[i];
+    const double scale = 1.0 / (moe_.renormalize_top_k ? rest : 1.0 - weights_[j]);
+    for (std::size_t i = 0; i < chosen; ++i) {
+      const double before = i < token.top_k ? weights_[i] : 0;
+      change[i] = (i == j ? 0 : weights_[i] * scale) - before;
+    }
+    double square = 0;
+    for (std::size_t a = 0; a < chosen; ++a) {
+      for (std::size_t b = 0; b < chosen; ++b) {
+        square += change[a] * change[b] * gram_[a * chosen + b];
+      }
+    }
+    sum += std::max(square, 0.0);
+  }
+}
+
+void ExpertSumCollector::on_experts(LayerId /*layer*/, const engine::ExpertSlots& slots) {
+  const std::size_t chosen = slots.top_k;
+  const std::size_t tokens = slots.slot_of.size() / chosen;
+  std::vector<ExpertId> of_slot(slots.outputs.rows);
+  for (std::size_t i = 0; i < slots.experts.size(); ++i) {
+    std::fill(of_slot.begin() + slots.first[i], of_slot.begin() + slots.first[i + 1],
+              slots.experts[i]);
+  }
+  std::vector<ExpertId> experts(chosen);
+  Token token{experts, {}, {}, std::min<std::size_t>(moe_.top_k, chosen)};
+  for (std::size_t t = 0; t < tokens; ++t) {
+    weights_.clear();
+    token.outputs.clear();
+    token.input = slots.inputs.row(t);
+    for (std::size_t c = 0; c < chosen; ++c) {
+      const std::uint32_t slot = slots.slot_of[t * chosen + c];
+      experts[c] = of_slot[slot];
+      weights_.push_back(double{slots.weights[slot]});
+      token.outputs.push_back(slots.outputs.row(slot));
+    }
+    if (moe_.renormalize_top_k) {
+      double sum = 0;
+      for (std::size_t c = 0; c < token.top_k; ++c) sum += weights_[c];
+      for (double& weight : weights_) weight /= sum;
+    }
+    gram_.assign(chosen * chosen, 0);
+    for (std::size_t a = 0; a < chosen; ++a) {
+      for (std::size_t b = 0; b <= a; ++b) {
+        gram_[a * chosen + b] = gram_[b * chosen + a] = dot(token.outputs[a], token.outputs[b]);
+      }
+    }
+    for (std::size_t c = 0; c < token.top_k; ++c) add_outputs(token, c);
+    add_reroutes(token);
+  }
+  sums_.tokens += tokens;
+}
+
+LayerSums collect_expert_sums(engine::LayerRunner& runner, const model::ModelSpec& spec,
+                              LayerId layer, const WindowStream& text, Log& log) {
+  const std::uint32_t experts = spec.num_experts(layer);
+  ExpertSumCollector collector(spec.moe, experts, spec.hidden_size);
+  runner.override_top_k(std::min(spec.moe.top_k + 1, experts));
+  text.observe(runner, collector, log);
+  runner.restore_weights();
+  return collector.sums();
+}
+
+}  // namespace winnow::compress
