@@ -40,6 +40,7 @@ Json to_json(const CompressResult& result) {
   json["probe_tokens"] = result.probe_tokens;
   if (result.predicts_kl) json["predicted_kl"] = result.predicted_kl;
   json["allocation"] = result.allocation;
+  if (!result.tolerance_record.is_null()) json["attempts"] = result.tolerance_record;
   json.update(result.allocation_record);
   if (result.measured_kl) json["measured"] = {{"kl_divergence", *result.measured_kl}};
   if (result.measured) {

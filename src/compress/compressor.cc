@@ -10,6 +10,7 @@
 #include "compress/calibration_text.h"
 #include "compress/chosen_groups.h"
 #include "compress/collect_moments.h"
+#include "compress/compress_checks.h"
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
@@ -17,6 +18,7 @@
 #include "compress/mix_measurer.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
+#include "compress/tolerance.h"
 #include "model/exporter.h"
 #include "model/fingerprint.h"
 #include "os/file.h"
@@ -51,33 +53,39 @@ class Compressor {
   void list_options();
   bool can_make(const TensorGroup& group, const quant::Codec& codec) const;
   void name_codecs_left_out();
-  void warn_of_quantised_source();
-  void require_correctable() const;
-  void require_expert_options() const;
   std::uint64_t budget() const;
   std::uint64_t planned_size() const;
   std::uint64_t fixed_bytes() const;
+  std::uint64_t least_size();
+  std::uint64_t largest_size();
   void require_budget();
   Json run_record() const;
   bool uses_hessians() const {
     return text_ && !text_->calibration.windows.empty() &&
            options_.hessians != HessianScope::kDiagonal && options_.encoders == EncoderKind::kOwn;
   }
+  /// Whether the budget is that of the file, header and padding included.
+  bool counts_file() const { return !options_.bits_per_weight; }
   bool measures_options() const { return traits(options_.allocation.kind).measures_options; }
   std::unique_ptr<GroupPacker> make_packer(const PackerContext& context);
   void measure_noise(PartialOutput& partial);
   void predict();
   MixProblem problem() const;
   void choose(const PackerContext& tools);
-  void choose_experts(const PackerContext& tools, const SweepMemory& memory);
+  void measure_experts(const PackerContext& tools, const SweepMemory& memory);
+  void choose_experts(bool fits);
+  void choose_any(const PackerContext& tools, bool fits);
+  void choose_within_tolerance(const PackerContext& tools, const SweepMemory& memory);
+  double predicted_kl() const;
   void take(const ExpertMix& mix);
   double measure_by_layers(const SweepMemory& memory);
+  void prepare();
   void quantise();
   CompressResult result() const;
   void measure_output(CompressResult& result) const;
   model::ExportOptions export_options() const;
   std::uint64_t option_bytes(const GroupOption& option) const {
-    return options_.file_budget ? option.bytes.value : option.payload.value;
+    return counts_file() ? option.bytes.value : option.payload.value;
   }
 
   const model::Checkpoint& source_;
@@ -95,6 +103,8 @@ class Compressor {
   std::optional<MixMeasurer> measurer_;  // with text
   std::optional<ExpertAllocator> experts_;
   ExpertMix expert_mix_;
+  std::uint64_t tolerated_ = 0;  // the budget, where a tolerance decides it
+  Json attempts_;
 };
 
 /// All that is known of the options before anything is measured.
@@ -125,44 +135,6 @@ void Compressor::name_codecs_left_out() {
   log_.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
 }
 
-void Compressor::require_correctable() const {
-  require_plain_source(source_);
-  if (options_.corrections.rank == 0 || uses_hessians()) return;
-  fail(ErrorCode::kUsage,
-       "low-rank corrections are judged on text and its Hessians: give --data, and another "
-       "--hessians than 'diagonal'");
-}
-
-void Compressor::require_expert_options() const {
-  if (!options_.experts.any()) return;
-  if (source_.spec().num_moe_layers() == 0) {
-    fail(ErrorCode::kUsage, "--expert-options: {} has no experts", source_.file().name());
-  }
-  if (!uses_hessians()) {
-    fail(ErrorCode::kUsage,
-         "--expert-options tells experts apart on text and its Hessians: give --data, and another "
-         "--hessians than 'diagonal'");
-  }
-  if (options_.allocation.kind != Allocation::kSlopes || options_.corrections.rank != 0 ||
-      options_.transforms.any()) {
-    fail(ErrorCode::kUsage,
-         "--expert-options goes with --allocation slopes alone, and with neither --transforms nor "
-         "low-rank corrections");
-  }
-}
-
-void Compressor::warn_of_quantised_source() {
-  for (const TensorGroup& group : groups_) {
-    const quant::Codec& stored = source_.at(group.role, group.layer).codec();
-    if (stored.is_float()) continue;
-    log_.warn(fmt::format(
-        "{}: is quantised already ({}: {}); what that lost stays lost, and the divergence is "
-        "measured from this file. Compress the original where you have it",
-        source_.file().name(), group.name(), stored.name));
-    return;
-  }
-}
-
 model::ExportOptions Compressor::export_options() const {
   model::ExportOptions result = compress::export_options(
       {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
@@ -171,6 +143,7 @@ model::ExportOptions Compressor::export_options() const {
 }
 
 std::uint64_t Compressor::budget() const {
+  if (options_.tolerance) return tolerated_;
   if (options_.file_budget) return options_.file_budget->value;
   const double bytes =
       std::floor(*options_.bits_per_weight / 8.0 * static_cast<double>(source_.num_parameters()));
@@ -180,8 +153,8 @@ std::uint64_t Compressor::budget() const {
 /// Of what would be written now, as the budget counts.
 std::uint64_t Compressor::planned_size() const {
   const model::ExportOptions current = export_options();
-  return options_.file_budget ? model::planned_file_size(source_, current).value
-                              : planned_bytes(plan_export(source_, current)).value;
+  return counts_file() ? model::planned_file_size(source_, current).value
+                       : planned_bytes(plan_export(source_, current)).value;
 }
 
 /// Bytes that do not depend on the choices: the header, norms and routers.
@@ -191,10 +164,10 @@ std::uint64_t Compressor::fixed_bytes() const {
   return total;
 }
 
-/// Before hours of measuring.
-void Compressor::require_budget() {
+/// Of the smallest that can be made, as the budget counts.
+std::uint64_t Compressor::least_size() {
   const std::vector<TensorGroup> whole = groups_;
-  if (options_.experts.any()) groups_ = divide_experts(whole);
+  if (options_.experts.any() && !experts_) groups_ = divide_experts(whole);
   std::uint64_t least = fixed_bytes();
   for (const TensorGroup& group : groups_) {
     std::uint64_t smallest = option_bytes(group.options[0]);
@@ -205,6 +178,18 @@ void Compressor::require_budget() {
     if (!group.only || options_.experts.replacements.empty()) least += smallest;
   }
   groups_ = whole;
+  return least;
+}
+
+/// Of the one in which every group has its largest option.
+std::uint64_t Compressor::largest_size() {
+  for (TensorGroup& group : groups_) group.chosen = group.options.size() - 1;
+  return planned_size();
+}
+
+/// Before hours of measuring.
+void Compressor::require_budget() {
+  const std::uint64_t least = least_size();
   if (least <= budget()) return;
   const double parameters = static_cast<double>(source_.num_parameters());
   // Rounded up, so that the number can be given back as it stands.
@@ -212,7 +197,7 @@ void Compressor::require_budget() {
   fail(ErrorCode::kBudget,
        "the budget of {} bytes cannot be met: the smallest {} has {} bytes ({}, {:.3f} bits per "
        "weight)",
-       budget(), options_.file_budget ? "possible file" : "form of all tensors", least,
+       budget(), counts_file() ? "possible file" : "form of all tensors", least,
        format_bytes({least}), bits);
 }
 
@@ -252,19 +237,59 @@ void Compressor::take(const ExpertMix& mix) {
   }
 }
 
-void Compressor::choose_experts(const PackerContext& tools, const SweepMemory& memory) {
-  const DamageTable damages = predicted_damages(groups_);
-  const MixProblem all = problem();
+void Compressor::measure_experts(const PackerContext& tools, const SweepMemory& memory) {
+  groups_ = divide_experts(groups_);
   experts_.emplace(tools, options_.experts, *probe_, memory);
   const WindowBatches text(text_->calibration.windows, MemoryPlan::kBatchTokens);
   experts_->measure(
-      groups_, text, options_.file_budget.has_value(),
+      groups_, text, counts_file(),
       memory_.states_on_disk ? memory.folder / "states-experts" : std::filesystem::path());
-  take(experts_->choose(all, damages));
+}
+
+/// fits: whether the slopes of replacements follow what is chosen, which runs the model.
+void Compressor::choose_experts(bool fits) {
+  const DamageTable damages = predicted_damages(groups_);
+  take({Mix(groups_.size()), {experts_->items().size(), std::nullopt}});  // all are there
+  const MixProblem all = problem();
+  take(fits ? experts_->choose(all, damages) : experts_->solve(all, damages));
   // What is replaced takes no room in the header either.
   const std::uint64_t taken = planned_size();
   WINNOW_CHECK(taken <= budget());
   take(experts_->refill(all, damages, expert_mix_, budget() - taken));
+}
+
+void Compressor::choose_any(const PackerContext& tools, bool fits) {
+  experts_ ? choose_experts(fits) : choose(tools);
+}
+
+double Compressor::predicted_kl() const {
+  double total = experts_ ? experts_->predicted_kl(expert_mix_) : 0;
+  for (const TensorGroup& group : groups_) {
+    if (!group.left_out) total += group.options[group.chosen].predicted_kl;
+  }
+  return total;
+}
+
+void Compressor::choose_within_tolerance(const PackerContext& tools, const SweepMemory& memory) {
+  ToleranceSearch search;
+  search.tolerance = *options_.tolerance;
+  search.least = least_size();
+  search.most = largest_size();
+  search.predicted = [&](std::uint64_t budget) {
+    tolerated_ = budget;
+    choose_any(tools, false);
+    return predicted_kl();
+  };
+  search.measured = [&](std::uint64_t budget) {
+    tolerated_ = budget;
+    choose_any(tools, true);
+    prepare();
+    return measure_by_layers(memory);
+  };
+  const ToleranceResult found = smallest_within(search);
+  tolerated_ = found.budget;
+  choose_any(tools, true);
+  attempts_ = found.attempts;
 }
 
 /// What the pieces in <OUT>.partial/ depend on. The budget is not among it: another one may use
@@ -357,12 +382,16 @@ void Compressor::predict() {
   }
 }
 
-void Compressor::quantise() {
+void Compressor::prepare() {
   std::vector<PackOrder> orders;
   for (const TensorGroup& group : groups_) {
     if (!group.left_out) orders.push_back({&group, group.options[group.chosen].codec});
   }
   packer_->prepare(orders);
+}
+
+void Compressor::quantise() {
+  prepare();
   export_model(source_, out_, export_options(), runner_.pool(), log_);
 }
 
@@ -381,13 +410,9 @@ CompressResult Compressor::result() const {
         text_->calibration.scored_tokens() + text_->held_out.scored_tokens();
     result.probe_tokens = text_->probe.scored_tokens();
   }
-  for (const TensorGroup& group : groups_) {
-    if (!group.left_out) result.predicted_kl += group.options[group.chosen].predicted_kl;
-  }
-  if (experts_) {
-    result.predicted_kl += experts_->predicted_kl(expert_mix_);
-    result.expert_record = experts_->record(expert_mix_);
-  }
+  result.predicted_kl = predicted_kl();
+  result.tolerance_record = attempts_;
+  if (experts_) result.expert_record = experts_->record(expert_mix_);
   return result;
 }
 
@@ -404,7 +429,7 @@ void Compressor::measure_output(CompressResult& result) const {
 /// KL(source || output) on the probe, with one layer in memory.
 double Compressor::measure_by_layers(const SweepMemory& memory) {
   std::vector<WeightVariant> variants(1);
-  variants[0].experts = experts_->substitutes(expert_mix_);
+  if (experts_) variants[0].experts = experts_->substitutes(expert_mix_);
   for (const TensorGroup& group : groups_) {
     const PackOrder order{&group, group.options[group.chosen].codec};
     if (group.left_out || packer_->is_copy(order)) continue;
@@ -415,14 +440,13 @@ double Compressor::measure_by_layers(const SweepMemory& memory) {
 
 CompressResult Compressor::run() {
   check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
-  require_correctable();
-  require_expert_options();
+  check_compress_options(source_, options_, text_.has_value(), uses_hessians());
   list_options();
   name_codecs_left_out();
-  require_budget();
+  if (!options_.tolerance) require_budget();
   // An output that cannot be written is better known now than after hours.
   { const os::AtomicFile trial(out_); }
-  warn_of_quantised_source();
+  warn_of_quantised_source(source_, groups_, log_);
   if (options_.max_memory) {
     memory_ = plan_memory(source_, groups_, text_ ? &*text_ : nullptr, *options_.max_memory);
   }
@@ -441,11 +465,11 @@ CompressResult Compressor::run() {
     if (text_) measure_noise(partial);
     predict();
   }
-  if (options_.experts.any()) {
-    groups_ = divide_experts(groups_);
-    choose_experts(tools, sweep);
+  if (options_.experts.any()) measure_experts(tools, sweep);
+  if (options_.tolerance) {
+    choose_within_tolerance(tools, sweep);
   } else {
-    choose(tools);
+    choose_any(tools, true);
   }
   quantise();
   CompressResult finished = result();
@@ -465,7 +489,9 @@ CompressResult Compressor::run() {
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,
                               const metrics::WindowSet* windows, const CompressOptions& options,
                               Log& log) {
-  WINNOW_CHECK(options.file_budget.has_value() != options.bits_per_weight.has_value());
+  WINNOW_CHECK(int{options.file_budget.has_value()} + int{options.bits_per_weight.has_value()} +
+                   int{options.tolerance.has_value()} ==
+               1);
   return Compressor(source, out, windows, options, log).run();
 }
 

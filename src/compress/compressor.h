@@ -30,10 +30,13 @@
 namespace winnow::compress {
 
 struct CompressOptions {
-  /// Exactly one of the two. Bytes of the output file, metadata included:
+  /// Exactly one of the three. Bytes of the output file, metadata included:
   std::optional<Bytes> file_budget;
   /// All tensor bytes x 8 / all parameters, embeddings included:
   std::optional<double> bits_per_weight;
+  /// Nats per token, > 0: the smallest file whose divergence on the held-out text is at most that.
+  /// Needs text, and the allocation by slopes.
+  std::optional<double> tolerance;
   engine::EngineOptions engine;
   /// How matrices are quantised where there is text.
   HessianScope hessians = HessianScope::kExpert;
@@ -84,6 +87,7 @@ struct CompressResult {
   std::string allocation;        ///< name of the way that was chosen by
   Json allocation_record;        ///< what the choice rests on (`AllocationResult::record`)
   double predicted_kl = 0;       ///< sum over all; in nats per token only with such text
+  Json tolerance_record;         ///< with `CompressOptions::tolerance`: what was tried
   /// With `CompressOptions::experts`: what was considered in the place of each expert, and chosen.
   Json expert_record;
   /// The written file against the original on the held-out text; only with text, and without a
@@ -101,11 +105,12 @@ struct CompressResult {
 /// than it is stored with; stored as it is, it is copied. Finished work is kept in <OUT>.partial/,
 /// where a run that was broken off goes on: the bytes are those of an undisturbed run. Throws
 /// Error{kBudget} with the smallest possible size when the budget (or the limit of memory) cannot
-/// be met, Error{kUsage} for an allocation that this model or text does not allow and for
-/// corrections without text, Error{kBadData} for a source that has corrections, and Error{kSystem}
-/// when `out` cannot be created, all before measuring; Error{kUsage} when the unfinished run is
-/// another one; else what reading, running and writing throw. Nothing
-/// appears under `out` before the file is whole. Deterministic; the thread count changes nothing.
+/// be met, Error{kUsage} for an allocation that this model or text does not allow, and for
+/// corrections, a tolerance or options of experts without text, Error{kBadData} for a source that
+/// has corrections, and Error{kSystem} when `out` cannot be created, all before measuring;
+/// Error{kUsage} when the unfinished run is another one; else what reading, running and writing
+/// throw. Nothing appears under `out` before the file is whole. Deterministic; the thread count
+/// changes nothing.
 CompressResult compress_model(const model::Checkpoint& source, const std::filesystem::path& out,
                               const metrics::WindowSet* windows, const CompressOptions& options,
                               Log& log);

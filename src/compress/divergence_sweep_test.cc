@@ -68,7 +68,7 @@ class Sweeps : public ::testing::TestWithParam<std::string> {
     return metrics::evaluate(changed, &original, text_, log_).all.kl_divergence;
   }
   std::vector<Rounding> roundings() const {
-    const GroupKey embedding{Role::kTokenEmbedding, 0};
+    const GroupKey embedding{Role::kTokenEmbedding, 0, 0};
     std::vector<Rounding> list = {{{}, "Q4_0"}, {{embedding}, "Q4_0"}};
     std::vector<GroupKey> all;
     for (const TensorGroup& group : groups_) {

@@ -187,19 +187,20 @@ void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
   predict();
 }
 
-ExpertMix ExpertAllocator::choose(MixProblem problem, const DamageTable& damages) {
+ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages) const {
   for (const ExpertItem& item : items_) problem.room += item.router_bytes;
-  const auto solve = [&] {
-    const auto mix = solve_experts(problem, damages, items_);
-    WINNOW_CHECK(mix.has_value());
-    return *mix;
-  };
-  ExpertMix mix = solve();
+  const auto mix = solve_experts(problem, damages, items_);
+  WINNOW_CHECK(mix.has_value());
+  return *mix;
+}
+
+ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& damages) {
+  ExpertMix mix = solve(problem, damages);
   for (int round = 0; round < options_.rounds; ++round) {
     const auto is_replaced = [](const auto& choice) { return choice.has_value(); };
     if (std::none_of(mix.replaced.begin(), mix.replaced.end(), is_replaced)) break;
     fit_slopes(mix);
-    ExpertMix next = solve();
+    ExpertMix next = solve(problem, damages);
     const bool stays = next.replaced == mix.replaced;
     mix = std::move(next);
     if (stays) break;

@@ -43,8 +43,10 @@ class ExpertAllocator {
   /// layer's slope, which begins as that of rounding errors and is fitted anew to the divergence of
   /// what was chosen, until the choice stays. The smallest options must fit `problem.room`, from
   /// which the routers' rows are taken. Throws what measuring throws.
-  ExpertMix choose(MixProblem problem, const DamageTable& damages);
+  ExpertMix choose(const MixProblem& problem, const DamageTable& damages);
 
+  /// The same with the slopes as they are.
+  ExpertMix solve(MixProblem problem, const DamageTable& damages) const;
   /// The same replacements, and types for `spare` bytes more than the mix takes.
   ExpertMix refill(MixProblem problem, const DamageTable& damages, const ExpertMix& mix,
                    std::uint64_t spare) const;

@@ -99,7 +99,7 @@ std::optional<std::vector<std::optional<std::size_t>>> choose_replacements(
 }  // namespace
 
 std::vector<Choice> best_combinations(const MixProblem& problem, const DamageTable& damages,
-                                         std::span<const std::size_t> groups) {
+                                      std::span<const std::size_t> groups) {
   std::vector<Choice> sums = {{}};
   for (const std::size_t g : groups) {
     std::vector<Choice> options = choices_of(problem, damages, g);

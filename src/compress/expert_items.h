@@ -58,9 +58,9 @@ std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> ite
                       const ExpertMix& mix);
 
 /// Of all combinations of one option of each group those that no other beats in both bytes and
-/// summed damage, by rising bytes. Of more than 64 only those on their lower convex hull, which some
-/// price of a byte makes the best.
+/// summed damage, by rising bytes. Of more than 64 only those on their lower convex hull, which
+/// some price of a byte makes the best.
 std::vector<Choice> best_combinations(const MixProblem& problem, const DamageTable& damages,
-                                         std::span<const std::size_t> groups);
+                                      std::span<const std::size_t> groups);
 
 }  // namespace winnow::compress

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "compress/expert_allocator.h"
 #include "os/file.h"
 
 namespace winnow::compress {
@@ -50,6 +51,22 @@ class Section {
       refuse(line_of(key), fmt::format("'{}' must be a number", label(key)), "");
     return node->value<double>();
   }
+  /// Texts, joined with commas.
+  std::optional<std::string> list(std::string_view key) const {
+    const toml::node* node = table_.get(key);
+    if (node == nullptr) return std::nullopt;
+    const toml::array* array = node->as_array();
+    std::string joined;
+    for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
+      const auto text = array->get(i)->value_exact<std::string>();
+      if (!text) array = nullptr;
+      if (text) joined += (joined.empty() ? "" : ",") + *text;
+    }
+    if (array == nullptr || joined.empty()) {
+      refuse(line_of(key), fmt::format("'{}' must be a list of names in quotes", label(key)), "");
+    }
+    return joined;
+  }
   const toml::table* section(std::string_view key) const {
     const toml::node* node = table_.get(key);
     if (node == nullptr) return nullptr;
@@ -74,8 +91,19 @@ class Section {
   std::string name_;
 };
 
-SelectionRequest read_experts(const Section& section, unsigned line) {
-  section.require_known({"keep", "select", "protect_super_experts"});
+/// Names are checked here, where the line is known.
+std::optional<std::string> read_expert_options(const Section& section) {
+  const auto names = section.list("options");
+  if (!names) return std::nullopt;
+  try {
+    expert_options_of_names(*names);
+  } catch (const Error& error) {
+    section.refuse(section.line_of("options"), error.message(), "");
+  }
+  return names;
+}
+
+SelectionRequest read_selection(const Section& section, unsigned line) {
   SelectionRequest request;
   const auto keep = section.get<std::int64_t>("keep", "a whole number");
   const auto name = section.get<std::string>("select", "a name in quotes");
@@ -110,7 +138,7 @@ toml::table parse(const std::filesystem::path& path) {
 Recipe read_recipe(const std::filesystem::path& path) {
   const toml::table table = parse(path);
   const Section top(table, path.string(), "");
-  top.require_known({"version", "budget", "bits", "experts"});
+  top.require_known({"version", "budget", "bits", "tolerance", "experts"});
   const auto version = top.get<std::int64_t>("version", "a whole number");
   if (!version || *version != kVersion) {
     top.refuse(version ? top.line_of("version") : 1,
@@ -121,15 +149,29 @@ Recipe read_recipe(const std::filesystem::path& path) {
   Recipe recipe;
   recipe.budget = top.get<std::string>("budget", "a size in quotes: \"8GiB\", \"30%\"");
   recipe.bits = top.number("bits");
+  recipe.tolerance = top.number("tolerance");
   if (recipe.budget && recipe.bits) {
     top.refuse(top.line_of("bits"), "'bits' contradicts 'budget'", "give one of them");
+  }
+  if (recipe.tolerance && (recipe.budget || recipe.bits)) {
+    top.refuse(top.line_of("tolerance"), "'tolerance' contradicts 'budget' and 'bits'",
+               "give one of them");
+  }
+  if (recipe.tolerance && !(*recipe.tolerance > 0)) {
+    top.refuse(top.line_of("tolerance"), "'tolerance' must be above 0, in nats per token", "");
   }
   if (recipe.bits && !(*recipe.bits >= 0.1 && *recipe.bits <= 32)) {
     top.refuse(top.line_of("bits"), "'bits' must be from 0.1 to 32", "");
   }
   if (const toml::table* experts = top.section("experts")) {
-    recipe.experts =
-        read_experts(Section(*experts, path.string(), "experts"), top.line_of("experts"));
+    const Section section(*experts, path.string(), "experts");
+    section.require_known({"keep", "select", "protect_super_experts", "options"});
+    recipe.expert_options = read_expert_options(section);
+    const bool selects = experts->contains("keep") || experts->contains("select") ||
+                         experts->contains("protect_super_experts");
+    if (selects || !recipe.expert_options) {
+      recipe.experts = read_selection(section, top.line_of("experts"));
+    }
   }
   return recipe;
 }

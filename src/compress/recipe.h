@@ -16,7 +16,9 @@ namespace winnow::compress {
 struct Recipe {
   std::optional<std::string> budget;  ///< as --budget takes it
   std::optional<double> bits;
+  std::optional<double> tolerance;  ///< as --tolerance takes it
   std::optional<SelectionRequest> experts;
+  std::optional<std::string> expert_options;  ///< as --expert-options takes them
 };
 
 /// Throws Error{kUsage} naming file, line and remedy: no TOML, unknown keys, values out of range,

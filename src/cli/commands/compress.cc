@@ -34,6 +34,7 @@ struct Options {
   std::vector<std::string> data;
   std::string budget;
   std::optional<double> bits;
+  std::optional<double> tolerance;
   std::string recipe;
   std::uint64_t tokens = 65536;
   std::size_t context = 512;
@@ -108,8 +109,12 @@ compress::EncoderKind encoders(const Options& options) {
 std::string recorded_command(const Options& options) {
   std::string command = "compress";
   if (!options.recipe.empty()) command += " --recipe " + model::path_label(options.recipe);
-  command += options.bits ? fmt::format(" --bits {}", *options.bits)
-                          : fmt::format(" --budget {}", options.budget);
+  if (options.tolerance) {
+    command += fmt::format(" --tolerance {}", *options.tolerance);
+  } else {
+    command += options.bits ? fmt::format(" --bits {}", *options.bits)
+                            : fmt::format(" --budget {}", options.budget);
+  }
   for (const std::string& path : options.data) command += " --data " + model::path_label(path);
   if (!options.statistics.empty()) {
     command += " --statistics " + model::path_label(options.statistics);
@@ -165,16 +170,25 @@ std::optional<Reduced> reduce(const Options& options, const compress::Recipe& re
 
 /// The command line's and the recipe's, of which one has a size.
 void resolve_budget(Options& options, const compress::Recipe& recipe) {
-  const bool given = !options.budget.empty() || options.bits;
-  if (given && (recipe.budget || recipe.bits)) {
+  const bool given = !options.budget.empty() || options.bits || options.tolerance;
+  if (given && (recipe.budget || recipe.bits || recipe.tolerance)) {
     fail(ErrorCode::kUsage, "{} has a budget, and so has the command line: leave out one of them",
          options.recipe);
   }
   if (recipe.budget) options.budget = *recipe.budget;
   if (recipe.bits) options.bits = recipe.bits;
-  if (options.budget.empty() == !options.bits.has_value()) {
-    fail(ErrorCode::kUsage, "give either --budget or --bits: how large may the result be?");
+  if (recipe.tolerance) options.tolerance = recipe.tolerance;
+  if (options.budget.empty() && !options.bits && !options.tolerance) {
+    fail(
+        ErrorCode::kUsage,
+        "give either --budget or --bits: how large may the result be? Or --tolerance: how much may "
+        "it lose?");
   }
+  if (recipe.expert_options && options.expert_options) {
+    fail(ErrorCode::kUsage, "{} has options of experts, and so has the command line: leave out one",
+         options.recipe);
+  }
+  if (recipe.expert_options) options.expert_options = recipe.expert_options;
 }
 
 void write_report(const Options& options, const Context& context,
@@ -186,7 +200,9 @@ void write_report(const Options& options, const Context& context,
   record["command"] = joined(context.arguments);
   record["model"] = options.model;
   record["output"] = options.output;
-  if (options.bits) {
+  if (options.tolerance) {
+    record["tolerance"] = *options.tolerance;
+  } else if (options.bits) {
     record["budget_bits"] = *options.bits;
   } else {
     record["budget_bytes"] = budget->value;
@@ -325,7 +341,9 @@ void run(const Options& given, Context& context) {
   const model::Checkpoint& checkpoint = reduced ? reduced->checkpoint : original;
   report_losses(checkpoint, options.portable, context.log);
   compress::CompressOptions compress_options;
-  if (options.bits) {
+  if (options.tolerance) {
+    compress_options.tolerance = options.tolerance;
+  } else if (options.bits) {
     compress_options.bits_per_weight = options.bits;
   } else {
     compress_options.file_budget = read_budget(options.budget, original);
@@ -373,7 +391,15 @@ Action declare(CLI::App& app) {
   CLI::Option* bits = add_real(
       app, {"--bits", "B", "average bits per weight over all tensors, embeddings included"},
       options->bits, 0.1, 32);
+  CLI::Option* tolerance =
+      add_real(app,
+               {"--tolerance", "KL",
+                "instead of a size: the smallest file whose divergence from the model on held-out "
+                "text is at most so many nats per token"},
+               options->tolerance, 1e-9, 100);
   conflict(budget, bits);
+  conflict(budget, tolerance);
+  conflict(bits, tolerance);
   add_text(app,
            {"--recipe", "FILE",
             "a TOML file: which experts to leave out, and the budget if no flag has it"},
@@ -457,7 +483,8 @@ extern const Command kCompress{
         "measures what every codec would cost every group of tensors, and chooses one codec per "
         "group so that the file stays within the budget and the output distribution changes "
         "least. The result is a plain GGUF file that llama.cpp and its relatives also read, but "
-        "for methods with low-rank corrections (lorc, lorc-hessian): those write files for Winnow.",
+        "for methods with low-rank corrections (lorc, lorc-hessian) and with --expert-options: "
+        "those write files for Winnow.",
     .declare = declare};
 
 }  // namespace winnow::cli

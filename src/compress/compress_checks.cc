@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+#include "compress/compress_checks.h"
+
+#include "base/error.h"
+#include "compress/correction.h"
+
+namespace winnow::compress {
+namespace {
+
+void check_corrections(const CompressOptions& options, bool uses_hessians) {
+  if (options.corrections.rank == 0 || uses_hessians) return;
+  fail(ErrorCode::kUsage,
+       "low-rank corrections are judged on text and its Hessians: give --data, and another "
+       "--hessians than 'diagonal'");
+}
+
+void check_tolerance(const CompressOptions& options, bool has_text) {
+  if (options.tolerance && (!has_text || options.allocation.kind != Allocation::kSlopes)) {
+    fail(ErrorCode::kUsage,
+         "--tolerance is measured on text, for types by slopes: give --data, or --statistics with "
+         "held-out text, and leave out --allocation");
+  }
+}
+
+void check_experts(const model::Checkpoint& source, const CompressOptions& options,
+                   bool uses_hessians) {
+  if (!options.experts.any()) return;
+  if (source.spec().num_moe_layers() == 0) {
+    fail(ErrorCode::kUsage, "--expert-options: {} has no experts", source.file().name());
+  }
+  if (!uses_hessians) {
+    fail(ErrorCode::kUsage,
+         "--expert-options tells experts apart on text and its Hessians: give --data, and another "
+         "--hessians than 'diagonal'");
+  }
+  if (options.allocation.kind != Allocation::kSlopes || options.corrections.rank != 0 ||
+      options.transforms.any()) {
+    fail(ErrorCode::kUsage,
+         "--expert-options goes with --allocation slopes alone, and with neither --transforms nor "
+         "low-rank corrections");
+  }
+}
+
+}  // namespace
+
+void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
+                            bool has_text, bool uses_hessians) {
+  require_plain_source(source);
+  check_corrections(options, uses_hessians);
+  check_tolerance(options, has_text);
+  check_experts(source, options, uses_hessians);
+}
+
+void warn_of_quantised_source(const model::Checkpoint& source, std::span<const TensorGroup> groups,
+                              Log& log) {
+  for (const TensorGroup& group : groups) {
+    const quant::Codec& stored = source.at(group.role, group.layer).codec();
+    if (stored.is_float()) continue;
+    log.warn(fmt::format(
+        "{}: is quantised already ({}: {}); what that lost stays lost, and the divergence is "
+        "measured from this file. Compress the original where you have it",
+        source.file().name(), group.name(), stored.name));
+    return;
+  }
+}
+
+}  // namespace winnow::compress

@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// What the compressor refuses, or warns of, before any work.
+#pragma once
+
+#include <span>
+
+#include "base/log.h"
+#include "compress/compressor.h"
+
+namespace winnow::compress {
+
+/// Throws Error{kUsage} for options that do not go together, or that this model or the lack of text
+/// does not allow, Error{kBadData} for a source that is a result of compressing.
+void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
+                            bool has_text, bool uses_hessians);
+
+/// Once, where some group is stored in a quantised type.
+void warn_of_quantised_source(const model::Checkpoint& source, std::span<const TensorGroup> groups,
+                              Log& log);
+
+}  // namespace winnow::compress
