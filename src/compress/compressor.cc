@@ -249,7 +249,8 @@ void Compressor::measure_experts(const PackerContext& tools, const SweepMemory& 
 /// fits: whether the slopes of replacements follow what is chosen, which runs the model.
 void Compressor::choose_experts(bool fits) {
   const DamageTable damages = predicted_damages(groups_);
-  take({Mix(groups_.size()), {experts_->items().size(), std::nullopt}});  // all are there
+  const std::size_t experts = experts_->items().size();
+  take({Mix(groups_.size()), std::vector<std::optional<std::size_t>>(experts)});  // all are there
   const MixProblem all = problem();
   take(fits ? experts_->choose(all, damages) : experts_->solve(all, damages));
   // What is replaced takes no room in the header either.

@@ -80,7 +80,8 @@ TEST_F(CompressExperts, BelowTheSmallestTypesExpertsAreReplacedAndTheFileRuns) {
     EXPECT_TRUE(std::isfinite(result.measured->all.kl_divergence)) << names;
     EXPECT_GT(result.measured->all.kl_divergence, 0) << names;
     std::set<std::string> forms;
-    for (const Json& expert : to_json(result)["replacements"]["experts"]) {
+    const Json record = to_json(result);
+    for (const Json& expert : record["replacements"]["experts"]) {
       if (expert.contains("chosen")) forms.insert(expert["chosen"]);
     }
     if (std::string(names) != "all") {

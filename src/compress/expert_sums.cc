@@ -78,6 +78,42 @@ void ExpertSumCollector::add_reroutes(const Token& token) {
   }
 }
 
+/// Of a softmax that is not renormalised every expert has a share, which the others get when it
+/// goes: a token's output grows with them, whether it is sent there or not.
+void ExpertSumCollector::add_lost_shares(const Token& token, std::span<const double> shares) {
+  const std::size_t chosen = token.outputs.size();
+  double output = 0;  // squared
+  for (std::size_t a = 0; a < token.top_k; ++a) {
+    for (std::size_t b = 0; b < token.top_k; ++b) {
+      output += weights_[a] * weights_[b] * gram_[a * chosen + b];
+    }
+  }
+  const auto sent = token.experts.first(token.top_k);
+  for (std::size_t e = 0; e < shares.size(); ++e) {
+    if (std::find(sent.begin(), sent.end(), ExpertId{static_cast<std::uint32_t>(e)}) !=
+        sent.end()) {
+      continue;
+    }
+    const double growth = shares[e] / (1.0 - shares[e]);
+    sums_.experts[e].squared_reroutes += growth * growth * std::max(output, 0.0);
+  }
+}
+
+void ExpertSumCollector::on_routing(LayerId /*layer*/, tensor::MatrixView<const float> logits,
+                                    const engine::RoutingView& /*routing*/) {
+  if (moe_.renormalize_top_k) return;
+  shares_.reshape(logits.rows, logits.cols);
+  for (std::size_t t = 0; t < logits.rows; ++t) {
+    const auto row = logits.row(t);
+    const double most = double{*std::max_element(row.begin(), row.end())};
+    double sum = 0;
+    for (std::size_t e = 0; e < row.size(); ++e) {
+      sum += shares_.row(t)[e] = std::exp(double{row[e]} - most);
+    }
+    for (double& share : shares_.row(t)) share /= sum;
+  }
+}
+
 void ExpertSumCollector::on_experts(LayerId /*layer*/, const engine::ExpertSlots& slots) {
   const std::size_t chosen = slots.top_k;
   const std::size_t tokens = slots.slot_of.size() / chosen;
@@ -111,6 +147,7 @@ void ExpertSumCollector::on_experts(LayerId /*layer*/, const engine::ExpertSlots
     }
     for (std::size_t c = 0; c < token.top_k; ++c) add_outputs(token, c);
     add_reroutes(token);
+    if (!moe_.renormalize_top_k) add_lost_shares(token, shares_.row(t));
   }
   sums_.tokens += tokens;
 }

@@ -22,7 +22,8 @@ struct ExpertSums {
   double squared_residuals = 0;  ///< of g^2 |f - x|^2
   std::vector<double> outputs;   ///< of g^2 f, [hidden_size]
   /// Of |y' - y|^2, y the layer's output and y' what it would be if the router could not choose the
-  /// expert: the next best takes its place. Infinite where there is no next.
+  /// expert: the next best takes its place. Infinite where there is no next. Over all tokens: where
+  /// weights are not renormalised, those that are sent elsewhere change too.
   double squared_reroutes = 0;
 };
 
@@ -40,6 +41,8 @@ class ExpertSumCollector final : public engine::Observer {
   ExpertSumCollector(const model::MoeSpec& moe, std::size_t num_experts, std::size_t hidden_size);
 
   bool wants_expert_inputs() const override { return false; }
+  void on_routing(LayerId layer, tensor::MatrixView<const float> logits,
+                  const engine::RoutingView& routing) override;
   void on_experts(LayerId layer, const engine::ExpertSlots& slots) override;
   const LayerSums& sums() const { return sums_; }
 
@@ -48,11 +51,13 @@ class ExpertSumCollector final : public engine::Observer {
   struct Token;
   void add_outputs(const Token& token, std::size_t choice);
   void add_reroutes(const Token& token);
+  void add_lost_shares(const Token& token, std::span<const double> shares);
 
   const model::MoeSpec& moe_;
   LayerSums sums_;
-  std::vector<double> gram_;     // [chosen, chosen] of one token's outputs
-  std::vector<double> weights_;  // [chosen] of one token, as the model applies them
+  std::vector<double> gram_;       // [chosen, chosen] of one token's outputs
+  std::vector<double> weights_;    // [chosen] of one token, as the model applies them
+  tensor::Matrix<double> shares_;  // [tokens, experts] of the softmax, unless renormalised
 };
 
 /// Those of the loaded layer on the states of `text`, which stay. The numbers do not depend on the
