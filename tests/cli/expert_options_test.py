@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""`winnow compress --expert-options` and `--tolerance`: one budget over single experts, or a loss in its place."""
+
+import json
+import unittest
+
+from text_support import CommandTest, tiny
+
+
+class ExpertOptions(CommandTest):
+    def setUp(self):
+        super().setUp()
+        self.data = self.file("text.txt", "The model of a model reads a model.\n" * 40)
+        self.out = self.folder / "small.gguf"
+        self.report = self.folder / "report"
+
+    def arguments(self, *options):
+        return ("compress", tiny("plain"), "-o", self.out, "--force", "--data", self.data, "--context", 64,
+                "--report", self.report, *options)
+
+    def record(self):
+        return json.loads((self.report / "compress.json").read_text(encoding="utf-8"))
+
+    def smallest(self, names):
+        error = self.refuse(3, ["possible file has"], *self.arguments("--budget", 1, "--expert-options", names))
+        return int(error.split("possible file has ")[1].split()[0])
+
+    def test_below_the_smallest_types_experts_are_replaced_and_everything_still_works(self):
+        budget = (self.smallest("types") + self.smallest("all")) // 2
+        self.succeed(*self.arguments("--budget", budget, "--expert-options", "all"))
+        self.assertLessEqual(self.out.stat().st_size, budget)
+        record = self.record()
+        replacements = record["replacements"]
+        chosen = [expert["chosen"] for expert in replacements["experts"] if "chosen" in expert]
+        self.assertTrue(chosen)
+        self.assertLessEqual(set(chosen), {"zero", "identity", "constant", "dropped"})
+        self.assertTrue(replacements["rounds"])
+        left_out = [group for group in record["groups"] if "chosen" not in group]
+        self.assertEqual(len(left_out), 3 * len(chosen))
+        for expert in replacements["experts"]:
+            slope = replacements["kl_per_change"][expert["layer"]]
+            for option in expert["options"]:
+                self.assertAlmostEqual(option["predicted_kl"], slope * option["change"])
+        layout = json.loads(self.succeed("inspect", self.out, "--json", "-").stdout)["layout"]
+        self.assertEqual(layout, "extended")
+        scores = json.loads(self.succeed("eval", self.out, "--data", self.data, "--context", 64, "--reference",
+                                         tiny("plain"), "--json", "-").stdout)
+        self.assertGreater(scores["kl_divergence"], 0)
+        self.assertLess(scores["routing_agreement"], 1)
+        self.succeed("bench", self.out, "--prompt", 8, "--generate", 4, "--repetitions", 1)
+
+    def test_a_recipe_says_the_same_as_the_flag(self):
+        budget = self.smallest("types")
+        self.succeed(*self.arguments("--budget", budget, "--expert-options", "types,constant,zero"))
+        flag = self.record()
+        recipe = self.file("r.toml", 'version = 1\n[experts]\noptions = ["types", "constant", "zero"]\n')
+        self.succeed(*self.arguments("--budget", budget, "--recipe", recipe))
+        said = self.record()
+        for key in ("groups", "replacements", "predicted_kl", "measured"):
+            self.assertEqual(said[key], flag[key])
+
+    def test_a_tolerance_gives_the_smallest_file_within_it(self):
+        sizes = []
+        for tolerance in (0.3, 0.03):
+            self.succeed(*self.arguments("--tolerance", tolerance))
+            record = self.record()
+            self.assertLessEqual(record["measured"]["kl_divergence"], tolerance)
+            self.assertEqual(record["tolerance"], tolerance)
+            self.assertLessEqual(min(a["measured_kl"] for a in record["attempts"]), tolerance)
+            sizes.append(record["file_bytes"])
+        self.assertLess(*sizes)
+
+    def test_mistakes_are_named(self):
+        self.refuse(1, ["'merged'", "constant"],
+                    *self.arguments("--bits", 6, "--expert-options", "merged"))
+        self.refuse(1, ["--portable"],
+                    *self.arguments("--bits", 6, "--expert-options", "all", "--portable"))
+        self.refuse(1, ["--allocation slopes"],
+                    *self.arguments("--bits", 6, "--expert-options", "all", "--allocation", "pmq"))
+        self.refuse(1, ["--tolerance", "--bits"], *self.arguments("--bits", 6, "--tolerance", 1))
+        begin = "version = 1\nbits = 6\n[experts]\n"
+        for text, names in {
+                begin + 'options = ["merged"]\n': ("r.toml:4", "'merged'"),
+                begin + "options = []\n": ("r.toml:4", "experts.options"),
+                begin + 'options = "all"\n': ("r.toml:4", "experts.options"),
+                "version = 1\ntolerance = 0\n": ("r.toml:2", "above 0"),
+                "version = 1\nbits = 6\ntolerance = 1\n": ("r.toml:3", "contradicts"),
+        }.items():
+            self.refuse(1, names, *self.arguments("--recipe", self.file("r.toml", text)))
+        recipe = self.file("r.toml", begin + 'options = ["zero"]\n')
+        self.refuse(1, ["leave out one"], *self.arguments("--recipe", recipe, "--expert-options", "all"))
+
+
+if __name__ == "__main__":
+    unittest.main()
