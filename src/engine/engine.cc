@@ -155,6 +155,7 @@ void Engine::settle() const {
 
 void Engine::override_weights(Role role, LayerId layer, std::vector<quant::CorrectedMatrix> parts) {
   for (const quant::CorrectedMatrix& part : parts) {
+    if (part.codec == nullptr) continue;
     const std::size_t bytes = multiply_scratch_bytes(part);
     for (os::AlignedBuffer& area : state_->scratch) {
       if (area.size() < bytes) area = os::AlignedBuffer(bytes);

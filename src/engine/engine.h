@@ -87,7 +87,8 @@ class Engine {
   KvCache make_cache(std::size_t capacity) const;
 
   /// Computes with `parts` (borrowed; one per expert, or one) in the place of the model's own
-  /// matrices of this role and layer, until `restore_weights`. Shapes must be the same.
+  /// matrices of this role and layer, until `restore_weights`. Shapes must be the same. A part
+  /// without a codec leaves what was there.
   void override_weights(model::Role role, LayerId layer, std::vector<quant::CorrectedMatrix> parts);
   void restore_weights();
 

@@ -38,6 +38,7 @@ class LayerRunner::State {
   void normalize(std::span<const float> weight, tensor::MatrixView<const float> x,
                  tensor::MatrixView<float> out);
   void add_block(tensor::MatrixView<float> hidden);
+  void require_enough_experts() const;
 
   const model::Checkpoint& checkpoint;
   const model::ModelSpec spec;
@@ -121,6 +122,16 @@ void LayerRunner::State::add_block(tensor::MatrixView<float> hidden) {
   });
 }
 
+void LayerRunner::State::require_enough_experts() const {
+  const std::span<const ExpertSubstitute> experts = overrides.experts(*layer);
+  const auto dropped = std::count_if(experts.begin(), experts.end(), [](const auto& expert) {
+    return expert.kind == ExpertSubstitute::Kind::kDropped;
+  });
+  WINNOW_CHECK(overrides.resolve_top_k(*layer, spec.moe.top_k) +
+                   static_cast<std::size_t>(dropped) <=
+               spec.num_experts(*layer));
+}
+
 LayerRunner::LayerRunner(const model::Checkpoint& checkpoint, const EngineOptions& options)
     : state_(std::make_unique<State>(checkpoint, options)) {}
 LayerRunner::~LayerRunner() = default;
@@ -181,6 +192,7 @@ void LayerRunner::run(std::span<const std::size_t> lengths, tensor::MatrixView<f
 
 void LayerRunner::override_weights(Role role, std::vector<quant::CorrectedMatrix> parts) {
   for (const quant::CorrectedMatrix& part : parts) {
+    if (part.codec == nullptr) continue;
     const std::size_t bytes = multiply_scratch_bytes(part);
     for (os::AlignedBuffer& area : state_->scratch) {
       if (area.size() < bytes) area = os::AlignedBuffer(bytes);
@@ -188,6 +200,23 @@ void LayerRunner::override_weights(Role role, std::vector<quant::CorrectedMatrix
   }
   const LayerId layer = state_->layer.value_or(LayerId{});
   state_->overrides.set(role, layer, std::move(parts));
+}
+
+void LayerRunner::override_experts(std::vector<ExpertSubstitute> experts) {
+  WINNOW_CHECK(state_->layer.has_value());
+  WINNOW_CHECK(experts.size() == state_->spec.num_experts(*state_->layer));
+  for (const ExpertSubstitute& expert : experts) {
+    WINNOW_CHECK(expert.kind != ExpertSubstitute::Kind::kConstant ||
+                 expert.values.size() == state_->spec.hidden_size);
+  }
+  state_->overrides.set_experts(*state_->layer, std::move(experts));
+  state_->require_enough_experts();
+}
+
+void LayerRunner::override_top_k(std::uint32_t top_k) {
+  WINNOW_CHECK(state_->layer.has_value() && top_k > 0);
+  state_->overrides.set_top_k(*state_->layer, top_k);
+  state_->require_enough_experts();
 }
 
 void LayerRunner::restore_weights() { state_->overrides.clear(); }

@@ -5,14 +5,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
+#include <vector>
 
 #include "base/log.h"
 #include "base/units.h"
 #include "engine/engine.h"
 #include "engine/observer.h"
+#include "engine/overrides.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
 #include "quant/corrected_matrix.h"
@@ -50,9 +52,19 @@ class LayerRunner {
            Observer* observer = nullptr);
 
   /// Computes with `parts` (borrowed; one per expert, or one) in the place of the loaded matrices
-  /// of this role, until `restore_weights` or the next load. Shapes must be the same. The output
-  /// matrix of tied embeddings is the embedding.
+  /// of this role, until `restore_weights` or the next load. Shapes must be the same. A part
+  /// without a codec leaves what was there: the loaded matrix, or that of an earlier call. The
+  /// output matrix of tied embeddings is the embedding.
   void override_weights(model::Role role, std::vector<quant::CorrectedMatrix> parts);
+  /// Computes with these in the place of the loaded layer's experts, one for each, until
+  /// `restore_weights` or the next load; replaces those of an earlier call. Dropped experts are
+  /// not among those that tokens choose from, in what an observer sees too; but the logits that it
+  /// sees are all of the router's. At least as many as a token goes to must not be dropped.
+  void override_experts(std::vector<ExpertSubstitute> experts);
+  /// Sends each token to so many experts of the loaded layer, until `restore_weights` or the next
+  /// load: from 1 to those that are not dropped. `activations` are those of a spec with this top_k.
+  void override_top_k(std::uint32_t top_k);
+  /// Undoes all overrides.
   void restore_weights();
 
   /// Reads the output norm and the output matrix, after freeing what was loaded before.

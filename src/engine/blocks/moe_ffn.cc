@@ -3,6 +3,7 @@
 #include "engine/blocks/moe_ffn.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
@@ -37,6 +38,35 @@ experts::ExpertMatrices resolve(const WeightOverrides& overrides, LayerId layer,
           overrides.resolve(Role::kExpertDownProj, layer, part, own.down_proj)};
 }
 
+/// Those that tokens choose from; empty: all of them.
+std::vector<ExpertId> kept_experts(std::span<const ExpertSubstitute> substitutes) {
+  std::vector<ExpertId> kept;
+  for (std::uint32_t e = 0; e < substitutes.size(); ++e) {
+    if (substitutes[e].kind != ExpertSubstitute::Kind::kDropped) kept.push_back(ExpertId{e});
+  }
+  return kept;
+}
+
+/// What stands for the expert, or nothing: then it is itself.
+std::optional<experts::ExpertForm> substitute_of(const WeightOverrides& overrides, LayerId layer,
+                                                 ExpertId expert) {
+  const std::span<const ExpertSubstitute> substitutes = overrides.experts(layer);
+  if (substitutes.empty()) return std::nullopt;
+  const ExpertSubstitute& substitute = substitutes[index(expert)];
+  switch (substitute.kind) {
+    case ExpertSubstitute::Kind::kOwn:
+    case ExpertSubstitute::Kind::kDropped:  // nobody asks for it
+      break;
+    case ExpertSubstitute::Kind::kZero:
+      return experts::ZeroExpert{};
+    case ExpertSubstitute::Kind::kIdentity:
+      return experts::IdentityExpert{};
+    case ExpertSubstitute::Kind::kConstant:
+      return experts::ConstantExpert{substitute.values};
+  }
+  return std::nullopt;
+}
+
 tensor::MatrixView<float> stretch(tensor::Matrix<float>& matrix, std::size_t first,
                                   std::size_t count) {
   return matrix.view().rows_from(first, count);
@@ -56,20 +86,24 @@ std::size_t token_parts(const Compute& compute, std::size_t tokens) {
 
 }  // namespace
 
-void MoeFfn::route_tokens(const Compute& compute, LayerId layer) {
-  const std::size_t top_k = spec_.moe.top_k;
+void MoeFfn::route_tokens(const Compute& compute, LayerId layer, std::size_t top_k) {
   const std::size_t tokens = logits_.rows();
   const std::size_t num_experts = logits_.cols();
-  scores_.resize(compute.pool.size() * num_experts);
+  scores_.resize(compute.pool.size() * 2 * num_experts);
   const std::size_t parts = tokens <= kFewTokens ? 1 : token_parts(compute, tokens);
   compute.pool.run(parts, [&](std::size_t part, unsigned worker) {
     const os::Range range = os::split(tokens, parts, part);
-    const auto scratch = std::span(scores_).subspan(worker * num_experts, num_experts);
+    const auto scratch = std::span(scores_).subspan(worker * 2 * num_experts, 2 * num_experts);
     for (std::size_t t = range.begin; t < range.end; ++t) {
+      const auto chosen = std::span(chosen_).subspan(t * top_k, top_k);
+      const auto weights = std::span(weights_).subspan(t * top_k, top_k);
       with_context(fmt::format("layer {}", index(layer)), [&] {
-        route(compute.kernels, spec_.moe, logits_.row(t),
-              std::span(chosen_).subspan(t * top_k, top_k),
-              std::span(weights_).subspan(t * top_k, top_k), scratch);
+        if (kept_.empty()) {
+          route(compute.kernels, spec_.moe, logits_.row(t), chosen, weights,
+                scratch.first(num_experts));
+        } else {
+          route_among(compute.kernels, spec_.moe, kept_, logits_.row(t), chosen, weights, scratch);
+        }
       });
     }
   });
@@ -78,13 +112,14 @@ void MoeFfn::route_tokens(const Compute& compute, LayerId layer) {
 void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                             tensor::MatrixView<const float> x, Observer* observer) {
   const OpTimer timer(compute.profile, Op::kRouter);
-  const std::size_t top_k = spec_.moe.top_k;
+  const std::size_t top_k = compute.overrides.resolve_top_k(layer, spec_.moe.top_k);
+  kept_ = kept_experts(compute.overrides.experts(layer));
   const quant::CorrectedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
   logits_.reshape(x.rows, router.rows);
   multiply(compute, router, input_, {}, logits_.view());
   chosen_.resize(x.rows * top_k);
   weights_.resize(x.rows * top_k);
-  route_tokens(compute, layer);
+  route_tokens(compute, layer, top_k);
   if (observer != nullptr) {
     observer->on_routing(layer, logits_.view(), {top_k, chosen_, weights_});
   }
@@ -202,9 +237,11 @@ bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
   const bool observed = observer != nullptr && observer->wants_expert_inputs();
   bool values = observed;
   for (const experts::PinnedExpert& pinned : ready) {
-    const auto* const own = std::get_if<experts::ExpertMatrices>(&pinned.form());
+    const auto substitute = substitute_of(compute.overrides, layer, pinned.expert());
+    const experts::ExpertForm& form = substitute ? *substitute : pinned.form();
+    const auto* const own = std::get_if<experts::ExpertMatrices>(&form);
     if (own == nullptr) {
-      fill_outputs(pinned.expert(), pinned.form());
+      fill_outputs(pinned.expert(), form);
       continue;
     }
     jobs.push_back(make_job(compute, layer, pinned.expert(), *own));
@@ -226,7 +263,7 @@ bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
 
 void MoeFfn::combine_columns(const Compute& compute, std::size_t token, os::Range cols,
                              std::span<float> out) const {
-  const std::size_t top_k = spec_.moe.top_k;
+  const std::size_t top_k = grouped_.top_k;
   float* sum = out.data() + cols.begin;
   std::fill_n(sum, cols.size(), 0.0F);
   for (std::size_t k = 0; k < top_k; ++k) {
@@ -280,7 +317,7 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
     return matrix.view().rows_from(0, slots);
   };
   observer->on_experts(
-      layer, {spec_.moe.top_k, grouped_.experts, grouped_.first, grouped_.tokens, grouped_.weights,
+      layer, {grouped_.top_k, grouped_.experts, grouped_.first, grouped_.tokens, grouped_.weights,
               grouped_.slot_of, x, computed(gate_), computed(slot_out_)});
 }
 

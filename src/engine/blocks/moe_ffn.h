@@ -30,11 +30,11 @@ class MoeFfn {
   struct Job;  // an expert in memory with its stretch of slots
   void choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                       tensor::MatrixView<const float> x, Observer* observer);
-  void route_tokens(const Compute& compute, LayerId layer);
+  void route_tokens(const Compute& compute, LayerId layer, std::size_t top_k);
   os::Range slots_of(ExpertId expert) const;
   Job make_job(const Compute& compute, LayerId layer, ExpertId expert,
                const experts::ExpertMatrices& own) const;
-  /// Outputs of an expert that is not made of matrices.
+  /// Outputs of an expert that is not made of matrices, into its slots.
   void fill_outputs(ExpertId expert, const experts::ExpertForm& form);
   void gather_values(const Compute& compute, tensor::MatrixView<const float> x);
   /// Runs experts that are in memory; true when their outputs are already summed into `out`.
@@ -57,7 +57,8 @@ class MoeFfn {
   tensor::Matrix<float> slot_values_;      // [slots, hidden_size], only where somebody asks for f32
   kernels::ActivationBuffer inner_codes_;  // [slots, moe_intermediate_size]
   tensor::Matrix<float> logits_;
-  std::vector<float> scores_;     // one row per worker
+  std::vector<float> scores_;     // two rows per worker
+  std::vector<ExpertId> kept_;    // those to choose from; empty: all
   std::vector<ExpertId> chosen_;  // [tokens * top_k]
   std::vector<float> weights_;    // [tokens * top_k]
   GroupedRouting grouped_;

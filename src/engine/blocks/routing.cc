@@ -41,9 +41,19 @@ void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
   for (float& weight : weights) weight /= sum;
 }
 
+void route_among(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+                 std::span<const ExpertId> kept, std::span<const float> logits,
+                 std::span<ExpertId> experts, std::span<float> weights, std::span<float> scratch) {
+  const std::span<float> kept_logits = scratch.first(kept.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) kept_logits[i] = logits[index(kept[i])];
+  route(kernels, moe, kept_logits, experts, weights, scratch.subspan(logits.size(), kept.size()));
+  for (ExpertId& expert : experts) expert = kept[index(expert)];
+}
+
 GroupedRouting group_by_expert(std::span<const ExpertId> chosen, std::span<const float> weights,
                                std::size_t top_k, std::size_t num_experts) {
   GroupedRouting grouped;
+  grouped.top_k = top_k;
   std::vector<std::uint32_t> count(num_experts);
   for (const ExpertId expert : chosen) ++count[index(expert)];
   std::vector<std::uint32_t> next(num_experts);

@@ -21,8 +21,15 @@ void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
            std::span<const float> logits, std::span<ExpertId> experts, std::span<float> weights,
            std::span<float> scratch);
 
+/// The same among `kept` alone (ascending), as if the logits of the others were minus infinity:
+/// the bits are those of a router that never had them. scratch: [2 * num_experts].
+void route_among(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+                 std::span<const ExpertId> kept, std::span<const float> logits,
+                 std::span<ExpertId> experts, std::span<float> weights, std::span<float> scratch);
+
 /// A batch's (token, choice) pairs sorted by expert, then token: each expert's work in one stretch.
 struct GroupedRouting {
+  std::size_t top_k = 0;               ///< choices of each token
   std::vector<ExpertId> experts;       ///< those chosen at least once, ascending
   std::vector<std::uint32_t> first;    ///< [experts + 1]: stretch of experts[i] in the slots
   std::vector<std::uint32_t> tokens;   ///< [slots]: token of each slot
