@@ -101,8 +101,8 @@ Json shares_to_json(const std::vector<ByteShare>& shares) {
   return out;
 }
 
-constexpr std::array<std::string_view, 4> kExpertKinds = {"feed_forward", "zero", "identity",
-                                                          "constant"};
+constexpr std::array<std::string_view, 5> kExpertKinds = {"feed_forward", "zero", "identity",
+                                                          "constant", "shared"};
 
 /// Of each layer, how many experts there are of each kind, and the widths of those with matrices.
 Json experts_to_json(const model::ModelSpec& spec) {
@@ -120,25 +120,28 @@ Json experts_to_json(const model::ModelSpec& spec) {
   return layers;
 }
 
-/// "7 to 32 a layer, 12 of 150 without matrices, inner width 64 to 128"
+/// "7 to 32 a layer, 12 of 150 without matrices, 8 with those of others, inner width 64 to 128"
 std::string experts_text(const model::ModelSpec& spec) {
   std::size_t least = spec.moe.num_experts;
   std::size_t all = 0;
   std::size_t plain = 0;
+  std::size_t shared = 0;
   std::uint32_t narrowest = spec.moe.moe_intermediate_size;
   std::uint32_t widest = 0;
   for (const std::vector<model::ExpertShape>& experts : spec.varied_experts) {
     if (!experts.empty()) least = std::min(least, experts.size());
     all += experts.size();
     for (const model::ExpertShape& expert : experts) {
+      shared += expert.kind == model::ExpertKind::kShared ? 1 : 0;
       if (expert.kind != model::ExpertKind::kFeedForward) continue;
       ++plain;
       narrowest = std::min(narrowest, expert.width);
       widest = std::max(widest, expert.width);
     }
   }
-  return fmt::format("{} to {} a layer, {} of {} without matrices, inner width {} to {}", least,
-                     spec.moe.num_experts, all - plain, all, narrowest, widest);
+  const std::string sharing = shared == 0 ? "" : fmt::format(", {} with those of others", shared);
+  return fmt::format("{} to {} a layer, {} of {} without matrices{}, inner width {} to {}", least,
+                     spec.moe.num_experts, all - plain - shared, all, sharing, narrowest, widest);
 }
 
 Json spec_to_json(const model::ModelSpec& spec) {

@@ -21,7 +21,8 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
     std::uint64_t bytes = 0;
     std::uint64_t multiply_adds = 0;
     for (std::uint32_t part = 0; part < parts; ++part) {
-      const auto ref = checkpoint.find(role, layer, ExpertId{part});
+      const ExpertId owner = traits.per_expert ? spec.owner_of(layer, ExpertId{part}) : ExpertId{};
+      const auto ref = checkpoint.find(role, layer, owner);
       if (!ref) continue;  // an expert without matrices
       bytes += ref->stored_bytes().value;
       multiply_adds += ref->multiply_adds();

@@ -5,7 +5,7 @@
 namespace winnow::engine {
 
 ExpertCensus::ExpertCensus(const model::Checkpoint& checkpoint)
-    : expert_bytes_(checkpoint.spec().num_hidden_layers) {
+    : spec_(checkpoint.spec()), expert_bytes_(spec_.num_hidden_layers) {
   checkpoint.for_each_role([&](model::Role role, LayerId layer) {
     if (!model::traits(role).per_expert) return;
     auto& bytes = expert_bytes_[index(layer)];
@@ -21,7 +21,8 @@ void ExpertCensus::on_routing(LayerId layer, tensor::MatrixView<const float>,
                               const RoutingView& routing) {
   const auto& bytes = expert_bytes_[index(layer)];
   chosen_.assign(bytes.size(), false);
-  for (const ExpertId expert : routing.experts) {
+  for (const ExpertId choice : routing.experts) {
+    const ExpertId expert = spec_.owner_of(layer, choice);
     if (chosen_[index(expert)]) continue;
     chosen_[index(expert)] = true;
     ++experts_;

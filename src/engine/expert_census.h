@@ -20,12 +20,14 @@ class ExpertCensus final : public Observer {
   void on_routing(LayerId layer, tensor::MatrixView<const float> logits,
                   const RoutingView& routing) override;
 
-  /// Experts chosen by at least one token of a pass, over all passes and layers.
+  /// Experts chosen by at least one token of a pass, over all passes and layers; those that share
+  /// matrices count as one.
   std::uint64_t experts() const { return experts_; }
   /// The bytes of their matrices.
   std::uint64_t bytes() const { return bytes_; }
 
  private:
+  model::ModelSpec spec_;
   std::vector<std::vector<std::uint64_t>> expert_bytes_;  // [layers][experts]
   std::vector<bool> chosen_;                              // [experts], of the pass and layer
   std::uint64_t experts_ = 0;

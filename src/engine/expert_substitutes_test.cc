@@ -76,14 +76,6 @@ std::string expert_tensor(std::uint32_t expert, const char* matrix) {
   return fmt::format("model.layers.{}.mlp.experts.{}.{}.weight", index(kLayer), expert, matrix);
 }
 
-/// Substitutes of a layer of 8 experts: `kinds`, and the others themselves.
-std::vector<ExpertSubstitute> substitutes(const std::map<std::uint32_t, Kind>& kinds,
-                                          std::span<const float> values = {}) {
-  std::vector<ExpertSubstitute> experts(8);
-  for (const auto& [expert, kind] : kinds) experts[expert] = {kind, values};
-  return experts;
-}
-
 class ExpertSubstitutes : public ::testing::TestWithParam<std::string> {
  protected:
   Checkpoint edited(const std::function<void(EditableModel&)>& edit) {
@@ -110,9 +102,17 @@ class ExpertSubstitutes : public ::testing::TestWithParam<std::string> {
         [](Role, LayerId, ExpertId) -> const quant::Codec& { return *quant::find_codec("Q8_0"); });
     return Checkpoint::open(path);
   }
+  /// `kinds`, and the others themselves.
+  std::vector<ExpertSubstitute> substitutes(const std::map<std::uint32_t, Kind>& kinds,
+                                            std::span<const float> values = {}) const {
+    std::vector<ExpertSubstitute> experts(experts_);
+    for (const auto& [expert, kind] : kinds) experts[expert] = {kind, values};
+    return experts;
+  }
   TemporaryFolder folder_;
   int models_ = 0;
   Checkpoint source_ = Checkpoint::open(model::testing::tiny_model(GetParam()));
+  const std::uint32_t experts_ = source_.spec().moe.num_experts;  // 6 or 8
 };
 
 TEST_P(ExpertSubstitutes, OfZeroGiveWhatAModelWithAZeroDownMatrixGives) {
@@ -122,7 +122,7 @@ TEST_P(ExpertSubstitutes, OfZeroGiveWhatAModelWithAZeroDownMatrixGives) {
       std::fill(bytes.begin(), bytes.end(), '\0');
     }
   });
-  expect_output_of(zeros, source_, [](LayerRunner& runner) {
+  expect_output_of(zeros, source_, [&](LayerRunner& runner) {
     runner.override_experts(substitutes({{2, Kind::kZero}, {5, Kind::kZero}}));
   });
 }
@@ -143,25 +143,26 @@ TEST_P(ExpertSubstitutes, GiveWhatExpertsOfTheirKindsGive) {
 
 TEST_P(ExpertSubstitutes, ThatAreAllZeroNeedNoMatrix) {
   std::map<std::uint32_t, ExpertKind> kinds;
-  for (std::uint32_t e = 0; e < 8; ++e) kinds[e] = ExpertKind::kZero;
-  expect_output_of(varied(kinds), varied({}), [](LayerRunner& runner) {
-    runner.override_experts(std::vector<ExpertSubstitute>(8, {Kind::kZero}));
+  for (std::uint32_t e = 0; e < experts_; ++e) kinds[e] = ExpertKind::kZero;
+  expect_output_of(varied(kinds), varied({}), [&](LayerRunner& runner) {
+    runner.override_experts(std::vector<ExpertSubstitute>(experts_, {Kind::kZero}));
   });
 }
 
 TEST_P(ExpertSubstitutes, ThatAreDroppedLeaveTheModelOfTheOthers) {
-  const std::vector<ExpertId> kept{ExpertId{0}, ExpertId{2}, ExpertId{3}, ExpertId{6}, ExpertId{7}};
+  const std::vector<ExpertId> kept{ExpertId{0}, ExpertId{2}, ExpertId{3}, ExpertId{5}};
   const Checkpoint others =
       Checkpoint::open(model::testing::tiny_model(GetParam()))
           .with_experts(std::vector<std::vector<ExpertId>>(source_.spec().num_hidden_layers, kept));
-  const Change drop = [](LayerRunner& runner) {
-    runner.override_experts(
-        substitutes({{1, Kind::kDropped}, {4, Kind::kDropped}, {5, Kind::kDropped}}));
+  const Change drop = [&](LayerRunner& runner) {
+    std::vector<ExpertSubstitute> experts(experts_, {Kind::kDropped});
+    for (const ExpertId expert : kept) experts[index(expert)] = {};
+    runner.override_experts(experts);
   };
   expect_output_of(others, source_, drop);
   const LayerTrace expected = run(others, 40, {});
   const LayerTrace seen = run(source_, 40, drop);
-  EXPECT_EQ(seen.logits, 8U);
+  EXPECT_EQ(seen.logits, experts_);
   EXPECT_EQ(seen.weights, expected.weights);
   ASSERT_EQ(seen.experts.size(), expected.experts.size());
   for (std::size_t i = 0; i < seen.experts.size(); ++i) {
@@ -173,7 +174,7 @@ TEST_P(ExpertSubstitutes, OfOtherWeightsAreMergedExpertByExpert) {
   const char* const matrices[] = {"gate_proj", "up_proj", "down_proj"};
   const Role roles[] = {Role::kExpertGateProj, Role::kExpertUpProj, Role::kExpertDownProj};
   // Expert `to` takes the matrices of expert `from`.
-  const std::pair<std::uint32_t, std::uint32_t> copies[] = {{1, 0}, {6, 3}};
+  const std::pair<std::uint32_t, std::uint32_t> copies[] = {{1, 0}, {5, 3}};
   const Checkpoint copied = edited([&](EditableModel& model) {
     for (const auto& [to, from] : copies) {
       for (const char* const matrix : matrices) {
@@ -193,9 +194,9 @@ TEST_P(ExpertSubstitutes, OfOtherWeightsAreMergedExpertByExpert) {
   };
   expect_output_of(copied, source_, [&](LayerRunner& runner) {
     for (const Role role : roles) {
-      std::vector<quant::CorrectedMatrix> first(8), second(8);
-      first[1] = part(role, 7);  // replaced by the second
-      first[6] = part(role, 3);
+      std::vector<quant::CorrectedMatrix> first(experts_), second(experts_);
+      first[1] = part(role, 2);  // replaced by the second
+      first[5] = part(role, 3);
       second[1] = part(role, 0);
       runner.override_weights(role, first);
       runner.override_weights(role, second);
@@ -205,7 +206,7 @@ TEST_P(ExpertSubstitutes, OfOtherWeightsAreMergedExpertByExpert) {
 }
 
 TEST_P(ExpertSubstitutes, AreChosenAsOftenAsAModelWithThatTopK) {
-  for (const std::uint32_t top_k : {1, 3, 8}) {
+  for (const std::uint32_t top_k : std::vector<std::uint32_t>{1, 3, experts_}) {
     const Checkpoint other =
         edited([&](EditableModel& model) { model.config["num_experts_per_tok"] = top_k; });
     const Change change = [&](LayerRunner& runner) { runner.override_top_k(top_k); };
@@ -217,7 +218,7 @@ TEST_P(ExpertSubstitutes, AreChosenAsOftenAsAModelWithThatTopK) {
 }
 
 TEST_P(ExpertSubstitutes, AreForgottenOnRestoringAndLoading) {
-  const auto substitute = [](LayerRunner& runner) {
+  const auto substitute = [&](LayerRunner& runner) {
     runner.override_top_k(3);
     runner.override_experts(substitutes({{0, Kind::kDropped}, {1, Kind::kZero}}));
   };
@@ -248,25 +249,27 @@ TEST_P(ExpertSubstitutes, LeaveAsManyAsATokenGoesTo) {
         .code();
   };
   const std::uint32_t top_k = source_.spec().moe.top_k;
-  const auto keep = [](LayerRunner& runner, std::uint32_t kept) {
-    std::vector<ExpertSubstitute> experts(8, {Kind::kDropped});
+  const auto keep = [&](LayerRunner& runner, std::uint32_t kept) {
+    std::vector<ExpertSubstitute> experts(experts_, {Kind::kDropped});
     std::fill_n(experts.begin(), kept, ExpertSubstitute{});
     runner.override_experts(experts);
   };
   EXPECT_EQ(code([&](LayerRunner& r) { keep(r, top_k); }), ErrorCode::kUsage);
   EXPECT_EQ(code([&](LayerRunner& r) { keep(r, top_k - 1); }), ErrorCode::kInternal);
-  EXPECT_EQ(code([&](LayerRunner& r) { r.override_top_k(8); }), ErrorCode::kUsage);
-  EXPECT_EQ(code([&](LayerRunner& r) { r.override_top_k(9); }), ErrorCode::kInternal);
+  EXPECT_EQ(code([&](LayerRunner& r) { r.override_top_k(experts_); }), ErrorCode::kUsage);
+  EXPECT_EQ(code([&](LayerRunner& r) { r.override_top_k(experts_ + 1); }), ErrorCode::kInternal);
   EXPECT_EQ(code([&](LayerRunner& r) { r.override_top_k(0); }), ErrorCode::kInternal);
   EXPECT_EQ(code([&](LayerRunner& r) {
               keep(r, top_k);
               r.override_top_k(top_k + 1);
             }),
             ErrorCode::kInternal);
-  EXPECT_EQ(code([&](LayerRunner& r) { r.override_experts(std::vector<ExpertSubstitute>(7)); }),
+  EXPECT_EQ(code([&](LayerRunner& r) {
+              r.override_experts(std::vector<ExpertSubstitute>(experts_ - 1));
+            }),
             ErrorCode::kInternal);
   EXPECT_EQ(code([&](LayerRunner& r) {
-              r.override_experts(std::vector<ExpertSubstitute>(8, {Kind::kConstant}));
+              r.override_experts(std::vector<ExpertSubstitute>(experts_, {Kind::kConstant}));
             }),
             ErrorCode::kInternal);
 }

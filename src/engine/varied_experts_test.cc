@@ -68,6 +68,7 @@ std::vector<double> expert_output(const Checkpoint& source, LayerId layer,
       return constant;
     }
     case ExpertKind::kFeedForward:
+    case ExpertKind::kShared:  // shared_experts_test.cc
       break;
   }
   const auto matrix = [&](Role role) {

@@ -153,6 +153,8 @@ experts::ExpertSource source_of(const model::Checkpoint& checkpoint, LayerId lay
       checkpoint.read_floats(checkpoint.at(Role::kExpertConstant, layer, expert), 0, 1, values);
       return experts::ConstantSource{std::move(values)};
     }
+    case model::ExpertKind::kShared:
+      return experts::SharedSource{checkpoint.spec().owner_of(layer, expert)};
   }
   return experts::ExpertLocation{matrix(Role::kExpertGateProj), matrix(Role::kExpertUpProj),
                                  matrix(Role::kExpertDownProj)};

@@ -59,6 +59,7 @@ class ResidentStore final : public ExpertStore {
       matrix.file->read_at(matrix.offset, buffer_.bytes().subspan(position, bytes));
       position = checked_align_up(position + bytes, kAlignment).value();
     });
+    share_forms(catalogue);
   }
 
   std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
@@ -99,8 +100,23 @@ class ResidentStore final : public ExpertStore {
   static ExpertForm form_of(const ExpertLocation& /*read later*/) { return ExpertMatrices{}; }
   static ExpertForm form_of(const ZeroExpert& zero) { return zero; }
   static ExpertForm form_of(const IdentityExpert& identity) { return identity; }
+  static ExpertForm form_of(const SharedSource& /*taken later*/) { return ExpertMatrices{}; }
   ExpertForm form_of(const ConstantSource& constant) {
     return ConstantExpert{constants_.emplace_back(constant.values)};
+  }
+
+  /// Gives shared experts the forms of those that have their matrices.
+  void share_forms(const ExpertCatalogue& catalogue) {
+    for (std::size_t layer = 0; layer < catalogue.size(); ++layer) {
+      for (std::size_t expert = 0; expert < catalogue[layer].size(); ++expert) {
+        const auto* const shared = std::get_if<SharedSource>(&catalogue[layer][expert]);
+        if (shared == nullptr) continue;
+        const std::size_t owner = index(shared->owner);
+        WINNOW_CHECK(owner < catalogue[layer].size() &&
+                     std::holds_alternative<ExpertLocation>(catalogue[layer][owner]));
+        layers_[layer][expert] = layers_[layer][owner];
+      }
+    }
   }
 
   /// Visits matrices in file-independent order: layer, expert, gate, up, down.

@@ -119,6 +119,27 @@ TEST(ResidentStore, HandsOutExpertsWithoutMatricesBesideOthers) {
   EXPECT_TRUE(std::holds_alternative<IdentityExpert>(next()->form()));
 }
 
+TEST(ResidentStore, HoldsMatricesOfSharedExpertsOnce) {
+  const NumberedFile file(file_size(2));
+  ExpertCatalogue locations = catalogue(file, 2);
+  const Bytes without = make_resident_store(locations)->memory();
+  locations[0].insert(locations[0].begin(), SharedSource{ExpertId{2}});  // before its owner
+  locations[0].emplace_back(SharedSource{ExpertId{2}});
+  const auto store = make_resident_store(locations);
+  EXPECT_EQ(store->memory(), without);
+  const std::vector<ExpertId> wanted = {ExpertId{0}, ExpertId{2}, ExpertId{3}};
+  const auto batch = store->request(LayerId{0}, wanted, Priority::kDemand);
+  for (const ExpertId expert : wanted) {
+    const auto pinned = batch->next_ready();
+    ASSERT_TRUE(pinned.has_value());
+    EXPECT_EQ(pinned->expert(), expert);
+    const auto& matrices = std::get<ExpertMatrices>(pinned->form());
+    expect_bytes_from(matrices.gate_proj, 3 + 3 * kMatrixBytes);
+    expect_bytes_from(matrices.up_proj, 3 + 4 * kMatrixBytes);
+    expect_bytes_from(matrices.down_proj, 3 + 5 * kMatrixBytes);
+  }
+}
+
 TEST(ResidentStore, HandsOutTheFactorsOfACorrectionWithItsMatrixAlone) {
   const NumberedFile file(file_size(1));
   ExpertCatalogue locations = catalogue(file, 1);

@@ -34,7 +34,8 @@ struct ConstantExpert {
   std::span<const float> values;  ///< [hidden_size], the store's
 };
 
-/// What an expert is made of; further kinds (shared bases) are further alternatives.
+/// What an expert is made of; further kinds are further alternatives. Experts may have the same
+/// matrices.
 using ExpertForm = std::variant<ExpertMatrices, ZeroExpert, IdentityExpert, ConstantExpert>;
 
 /// Undoes a pin. Implemented by stores.
@@ -128,8 +129,13 @@ struct ExpertLocation {
 struct ConstantSource {
   std::vector<float> values;
 };
+/// An expert that uses the matrices of another of its layer, whose bytes are held once.
+struct SharedSource {
+  ExpertId owner{};  ///< its source is an ExpertLocation
+};
 /// Where an expert comes from.
-using ExpertSource = std::variant<ExpertLocation, ZeroExpert, IdentityExpert, ConstantSource>;
+using ExpertSource =
+    std::variant<ExpertLocation, ZeroExpert, IdentityExpert, ConstantSource, SharedSource>;
 /// [layer][expert]; layers without experts are empty.
 using ExpertCatalogue = std::vector<std::vector<ExpertSource>>;
 

@@ -5,10 +5,27 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
+
 namespace winnow::model {
+
+namespace {
+
+void require_owners(const ExportExperts& experts) {
+  for (const std::vector<ExportExpert>& layer : experts) {
+    for (const ExportExpert& expert : layer) {
+      if (expert.shape.kind != ExpertKind::kShared) continue;
+      const std::size_t owner = expert.shape.shared_with;
+      WINNOW_CHECK(owner < layer.size() && layer[owner].shape.kind == ExpertKind::kFeedForward);
+    }
+  }
+}
+
+}  // namespace
 
 ExportExperts exported_experts(const Checkpoint& source, const ExportOptions& options) {
   const ModelSpec& spec = source.spec();
+  require_owners(options.experts);
   if (!options.experts.empty() || !spec.has_varied_experts()) return options.experts;
   ExportExperts experts(spec.num_hidden_layers);
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {

@@ -104,7 +104,6 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
   const bool corrected = std::any_of(plan.begin(), plan.end(),
                                      [](const ExportTensor& t) { return t.factor.has_value(); });
   if (!experts.empty()) {
-    write_extended_layout(metadata, kVariedExpertsVersion);
     write_varied_experts(spec, metadata);
   } else if (corrected) {
     write_extended_layout(metadata, 1);

@@ -34,8 +34,8 @@ struct ExportTensor {
 
 /// An expert of an output whose experts vary.
 struct ExportExpert {
-  ExpertId source{};  ///< whose row of the router it has, and whose matrices
-  ExpertShape shape;
+  ExpertId source{};  ///< whose row of the router it has, and whose matrices, unless it is shared
+  ExpertShape shape;  ///< `shared_with` is a place among the experts of the output's layer
 };
 
 /// How to write each tensor.

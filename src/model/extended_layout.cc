@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/extended_layout.h"
 
+#include <algorithm>
+#include <numeric>
+#include <span>
+
 #include "base/error.h"
 
 namespace winnow::model {
@@ -15,7 +19,7 @@ constexpr std::string_view kMinReaderVersion = "winnow.min_reader_version";
 constexpr std::string_view kExpertCounts = "winnow.experts.counts";
 constexpr std::string_view kExpertKinds = "winnow.experts.kinds";
 constexpr std::string_view kExpertWidths = "winnow.experts.widths";
-constexpr std::uint32_t kKinds = static_cast<std::uint32_t>(ExpertKind::kConstant) + 1;
+constexpr std::string_view kExpertShared = "winnow.experts.shared";
 
 constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kLeft = ".low_rank_left.weight";
@@ -45,6 +49,39 @@ std::vector<std::uint32_t> numbers_of(const formats::Metadata& metadata, std::st
     numbers.push_back(static_cast<std::uint32_t>(number));
   }
   return numbers;
+}
+
+/// Experts in each layer.
+std::vector<std::uint32_t> read_counts(const formats::Metadata& metadata, const ModelSpec& spec) {
+  auto counts = numbers_of(metadata, kExpertCounts, spec.num_hidden_layers, spec.moe.num_experts);
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    const bool moe = spec.is_moe_layer(LayerId{layer});
+    if (moe ? counts[layer] < spec.moe.top_k : counts[layer] != 0) {
+      fail_data("{}: key '{}' gives layer {} {} experts; a token goes to {} there",
+                metadata.source(), kExpertCounts, layer, counts[layer], moe ? spec.moe.top_k : 0);
+    }
+  }
+  return counts;
+}
+
+/// The last kind that files of this file's version have.
+ExpertKind last_kind(const formats::Metadata& metadata) {
+  return metadata.integer(kFormatVersion) < kSharedExpertsVersion ? ExpertKind::kConstant
+                                                                  : ExpertKind::kShared;
+}
+
+/// Refuses shared experts whose owners have no matrices, and owners of others.
+void require_owners(const formats::Metadata& metadata, std::uint32_t layer,
+                    std::span<const ExpertShape> experts) {
+  for (std::size_t e = 0; e < experts.size(); ++e) {
+    const std::uint32_t owner = experts[e].shared_with;
+    const bool shared = experts[e].kind == ExpertKind::kShared;
+    const bool owned = owner < experts.size() && experts[owner].kind == ExpertKind::kFeedForward;
+    if (shared ? owned : owner == 0) continue;
+    fail_data("{}: key '{}' gives expert {} of layer {} the matrices of expert {}, {}",
+              metadata.source(), kExpertShared, e, layer, owner,
+              shared ? "which has none" : "and it is not a shared one");
+  }
 }
 
 }  // namespace
@@ -87,19 +124,15 @@ std::vector<std::vector<ExpertShape>> read_varied_experts(const formats::ModelFi
     fail_data("{}: key '{}' is there, and key '{}' does not say '{}'", file.name(), kExpertCounts,
               kLayout, kExtended);
   }
-  const std::vector<std::uint32_t> counts =
-      numbers_of(metadata, kExpertCounts, spec.num_hidden_layers, spec.moe.num_experts);
-  std::size_t total = 0;
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    const bool moe = spec.is_moe_layer(LayerId{layer});
-    if (moe ? counts[layer] < spec.moe.top_k : counts[layer] != 0) {
-      fail_data("{}: key '{}' gives layer {} {} experts; a token goes to {} there", file.name(),
-                kExpertCounts, layer, counts[layer], moe ? spec.moe.top_k : 0);
-    }
-    total += counts[layer];
-  }
-  const auto kinds = numbers_of(metadata, kExpertKinds, total, kKinds - 1);
+  const std::vector<std::uint32_t> counts = read_counts(metadata, spec);
+  const std::size_t total = std::accumulate(counts.begin(), counts.end(), std::size_t{0});
+  const auto last = static_cast<std::uint32_t>(last_kind(metadata));
+  const auto kinds = numbers_of(metadata, kExpertKinds, total, last);
   const auto widths = numbers_of(metadata, kExpertWidths, total, spec.moe.moe_intermediate_size);
+  const bool sharing = std::find(kinds.begin(), kinds.end(),
+                                 static_cast<std::uint32_t>(ExpertKind::kShared)) != kinds.end();
+  std::vector<std::uint32_t> owners(total);
+  if (sharing) owners = numbers_of(metadata, kExpertShared, total, spec.moe.num_experts - 1);
   std::vector<std::vector<ExpertShape>> experts(spec.num_hidden_layers);
   std::size_t next = 0;
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
@@ -110,8 +143,9 @@ std::vector<std::vector<ExpertShape>> read_varied_experts(const formats::ModelFi
             "{}: keys '{}' and '{}' contradict each other: expert {} of layer {} is {} and {}",
             file.name(), kExpertKinds, kExpertWidths, e, layer, kinds[next], widths[next]);
       }
-      experts[layer].push_back({kind, widths[next]});
+      experts[layer].push_back({kind, widths[next], owners[next]});
     }
+    require_owners(metadata, layer, experts[layer]);
   }
   return experts;
 }
@@ -120,16 +154,21 @@ void write_varied_experts(const ModelSpec& spec, formats::Metadata& metadata) {
   std::vector<std::uint32_t> counts;
   std::vector<std::uint32_t> kinds;
   std::vector<std::uint32_t> widths;
+  std::vector<std::uint32_t> owners;
   for (const std::vector<ExpertShape>& layer : spec.varied_experts) {
     counts.push_back(static_cast<std::uint32_t>(layer.size()));
     for (const ExpertShape& expert : layer) {
       kinds.push_back(static_cast<std::uint32_t>(expert.kind));
       widths.push_back(expert.width);
+      owners.push_back(expert.shared_with);
     }
   }
+  const bool sharing = spec.has_shared_experts();
+  write_extended_layout(metadata, sharing ? kSharedExpertsVersion : kVariedExpertsVersion);
   metadata.set(std::string(kExpertCounts), formats::Array(counts));
   metadata.set(std::string(kExpertKinds), formats::Array(kinds));
   metadata.set(std::string(kExpertWidths), formats::Array(widths));
+  if (sharing) metadata.set(std::string(kExpertShared), formats::Array(owners));
 }
 
 bool may_be_corrected(Role role) { return traits(role).is_matrix && role != Role::kTokenEmbedding; }

@@ -18,9 +18,11 @@
 namespace winnow::model {
 
 /// The newest version that this program reads. A file has the least one that knows what is in it.
-inline constexpr std::uint32_t kExtendedVersion = 2;
+inline constexpr std::uint32_t kExtendedVersion = 3;
 /// The least version that knows experts that vary.
 inline constexpr std::uint32_t kVariedExpertsVersion = 2;
+/// The least version that knows experts that use the matrices of others.
+inline constexpr std::uint32_t kSharedExpertsVersion = 3;
 
 /// Throws Error{kBadData} when the file says that it needs another reader, or contradicts itself.
 /// Plain files pass, and those of other formats than GGUF.
@@ -34,9 +36,11 @@ void write_extended_layout(formats::Metadata& metadata, std::uint32_t version);
 
 /// `ModelSpec::varied_experts` of a readable file whose spec is otherwise complete; empty where it
 /// does not have them. Throws Error{kBadData} naming the key: keys that contradict each other or
-/// the model, fewer experts than a token goes to, kinds and widths that there are not.
+/// the model, fewer experts than a token goes to, kinds and widths that there are not, kinds that
+/// the file's version does not have.
 std::vector<std::vector<ExpertShape>> read_varied_experts(const formats::ModelFile& file,
                                                           const ModelSpec& spec);
+/// Marks a file as extended too, in the least version that knows these experts.
 void write_varied_experts(const ModelSpec& spec, formats::Metadata& metadata);
 
 /// The factors of a matrix's correction: W + left right.

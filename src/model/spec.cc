@@ -53,6 +53,19 @@ ExpertShape ModelSpec::expert(LayerId layer, ExpertId expert) const {
   return varied_experts[index(layer)].at(index(expert));
 }
 
+ExpertId ModelSpec::owner_of(LayerId layer, ExpertId expert) const {
+  const ExpertShape shape = this->expert(layer, expert);
+  return shape.kind == ExpertKind::kShared ? ExpertId{shape.shared_with} : expert;
+}
+
+bool ModelSpec::has_shared_experts() const {
+  return std::any_of(varied_experts.begin(), varied_experts.end(), [](const auto& layer) {
+    return std::any_of(layer.begin(), layer.end(), [](const ExpertShape& expert) {
+      return expert.kind == ExpertKind::kShared;
+    });
+  });
+}
+
 std::size_t ModelSpec::experts_before(LayerId layer) const {
   std::size_t count = 0;
   for (std::uint32_t l = 0; l < index(layer); ++l) count += num_experts(LayerId{l});

@@ -35,11 +35,13 @@ enum class ExpertKind : std::uint8_t {
   kZero,         ///< nothing
   kIdentity,     ///< x, the layer's normalised input
   kConstant,     ///< a vector of its own, whatever x is
+  kShared,       ///< what another expert of its layer does, whose matrices it uses
 };
 
 struct ExpertShape {
   ExpertKind kind = ExpertKind::kFeedForward;
-  std::uint32_t width = 0;  ///< inner channels; 0 for experts without matrices
+  std::uint32_t width = 0;        ///< inner channels; 0 for experts without matrices of their own
+  std::uint32_t shared_with = 0;  ///< of kShared: a kFeedForward expert of its layer; 0 for others
   bool operator==(const ExpertShape&) const = default;
 };
 
@@ -92,6 +94,9 @@ struct ModelSpec {
   std::uint32_t num_experts(LayerId layer) const;
   /// Of an expert that the layer has.
   ExpertShape expert(LayerId layer, ExpertId expert) const;
+  /// The expert of the layer that has what this one computes with: itself, unless it is shared.
+  ExpertId owner_of(LayerId layer, ExpertId expert) const;
+  bool has_shared_experts() const;
   /// Experts of the MoE layers before `layer`: where those of `layer` begin in `source_experts`.
   std::size_t experts_before(LayerId layer) const;
   std::uint32_t query_width() const { return num_attention_heads * head_dim; }

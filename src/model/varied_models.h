@@ -38,6 +38,20 @@ inline std::vector<std::vector<ExportExpert>> every_kind(const ModelSpec& spec) 
   return lists;
 }
 
+/// All experts of the source in their order, of which 0 uses the matrices of 3, and 5 those of 1.
+inline std::vector<std::vector<ExportExpert>> shared_experts(const ModelSpec& spec) {
+  std::vector<std::vector<ExportExpert>> lists(spec.num_hidden_layers);
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    for (std::uint32_t e = 0; e < spec.num_experts(LayerId{layer}); ++e) {
+      lists[layer].push_back({ExpertId{e}, spec.expert(LayerId{layer}, ExpertId{e})});
+    }
+    if (lists[layer].empty()) continue;
+    lists[layer][0].shape = {ExpertKind::kShared, 0, 3};
+    lists[layer][5].shape = {ExpertKind::kShared, 0, 1};
+  }
+  return lists;
+}
+
 /// The vector that stands for a constant expert.
 inline float constant_value(LayerId layer, ExpertId expert, std::size_t i) {
   return 0.01F * static_cast<float>(1 + index(layer) + 2 * index(expert)) *
