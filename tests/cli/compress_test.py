@@ -275,13 +275,14 @@ class Grain(CommandTest):
 
 
 class LargerThanMemory(CommandTest):
+    SHAPE = ("tiny", "--layers", "9")
     LIMIT = 108 << 20
 
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model.gguf"
-        subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", "tiny", "--layers", "9",
-                        "--type", "F32", "-o", self.model], check=True, capture_output=True)
+        subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", *self.SHAPE, "--type", "F32",
+                        "-o", self.model], check=True, capture_output=True)
         self.assertGreater(self.model.stat().st_size, self.LIMIT)
 
     def arguments(self, out, *options):
@@ -313,6 +314,12 @@ class LargerThanMemory(CommandTest):
         self.assertLessEqual(peak, self.LIMIT)
         self.assertEqual(limited.read_bytes(), free.read_bytes())
         self.assertEqual(sorted(os.listdir(self.folder)), ["free.gguf", "limited.gguf", "model.gguf"])
+
+
+class ManyExpertsLargerThanMemory(LargerThanMemory):
+    """128 experts a layer, of which a token goes to 8, in nine layers."""
+
+    SHAPE = ("tiny-128",)
 
 
 if __name__ == "__main__":
