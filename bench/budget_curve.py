@@ -8,9 +8,10 @@
 
 A share is that of a file's tensor bytes among the tensor bytes of MODEL at 16 bits a weight. At each of them:
   bits     `winnow compress --bits B`: no expert goes, the types are chosen;
-  a way to select experts (docs/formats/recipe.md): a recipe leaves all but `keep` experts of each layer out, and the rest
-           is compressed to the same bytes. Of --keeps the one is taken whose file has the smallest divergence on the
-           text that compress itself measures on, never by VALID;
+  a way to select experts (docs/formats/recipe.md): a recipe leaves all but `keep` experts of each layer out, and the
+           rest is compressed to the same bytes. Of --keeps the one is taken whose file has the smallest divergence on
+           the probe, the part of the calibration text that compress itself measures on: VALID chooses nothing. (With
+           statistics, as here, that part is what `winnow profile` held out; for bits and arms compress cuts it);
   an arm   `winnow compress --bits B FLAGS`.
 A seed is a draw of the calibration text: each file's lines, rotated by an amount of the seed's, of which the first
 --draw are taken. What --hold-out names (files of both CALIB and VALID, by name without suffix) is no calibration text;
@@ -299,12 +300,12 @@ def parse(arguments):
                         help="numbers of experts that a selection may keep")
     parser.add_argument("--arm", action="append", default=[], metavar="NAME=FLAGS",
                         help="another arm, with these flags of winnow compress; several are possible")
-    parser.add_argument("--flags", type=shlex.split, default=[], help="flags of winnow compress for all, in one argument")
+    parser.add_argument("--flags", type=shlex.split, default=[], help="flags of winnow compress for all arms")
     parser.add_argument("--tokens", type=int, default=0, help="calibration tokens; 0 means all of the draw")
     parser.add_argument("--valid-tokens", type=int, default=0, help="score on at most this many; 0 means all")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--report-only", action="store_true", help="measure nothing: a table of the cells that are there")
+    parser.add_argument("--report-only", action="store_true", help="a table of the cells that are there")
     parser.add_argument("--json", metavar="FILE", help="write what the table is made of to this file")
     parser.add_argument("--winnow", type=pathlib.Path, default=ROOT / "build/release/bin/winnow", help="the program")
     return parser.parse_args(arguments)

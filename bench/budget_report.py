@@ -7,6 +7,8 @@ could move it, the range over seeds how far other calibration text does. Every l
 the best of bits alone and the selections at its share.
 """
 
+import re
+
 from quality_report import plus_minus
 from quality_statistics import Tokens, mean, mean_difference, ratio_of_means
 
@@ -81,6 +83,12 @@ def number(value):
     return "" if value is None else f"{value:.5f}"
 
 
+def least_share(message, report):
+    """What `winnow compress` said of a budget that cannot be met, as a share of the original."""
+    least = re.search(r"has (\d+) bytes", message)
+    return f"none: at least {100 * int(least[1]) / report['sixteen_bit_bytes']:.2f}" if least else message
+
+
 def row(name, line, base, report, groups):
     reached = f"{100 * line.mean_of('tensor_bytes') / report['sixteen_bit_bytes']:.2f}"
     over = any(entry["tensor_bytes"] > entry["share"] / 100 * report["sixteen_bit_bytes"] for entry in line.entries)
@@ -100,7 +108,7 @@ def share_rows(report, share, groups):
     rows = []
     for name, line in lines.items():
         if line.impossible is not None:
-            cells = [name, "", line.impossible] + [""] * (2 + 2 * len(groups))
+            cells = [name, "", least_share(line.impossible, report)] + [""] * (2 + 2 * len(groups))
         else:
             cells = row(name, line, lines[best] if best else None, report, groups)
             cells[0] += " (best baseline)" if name == best else ""

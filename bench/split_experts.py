@@ -66,8 +66,8 @@ class Splitter:
         return [(int(place) // 2, int(place) % 2) for place in places]
 
     def config(self):
-        changed = {"num_experts": 2 * self.experts, "num_experts_per_tok": 2 * self.source.config["num_experts_per_tok"]}
-        return {**self.source.config, **changed}
+        doubled = {key: 2 * self.source.config[key] for key in ("num_experts", "num_experts_per_tok")}
+        return {**self.source.config, **doubled}
 
     def names(self):
         """All tensors of the new model, experts in the place of the old ones."""

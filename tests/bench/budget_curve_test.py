@@ -88,7 +88,7 @@ class Table(unittest.TestCase):
         self.entry("bits", 1, [9, 9, 9, 9], impossible="the smallest has 300 bytes", scores={})
         joint, bits = self.rows()
         self.assertEqual(joint[3], "20.10 **above**")
-        self.assertEqual(bits[3], "the smallest has 300 bytes")
+        self.assertEqual(bits[3], "none: at least 30.00")
         self.assertEqual(joint[7], "")  # there is nothing to compare with
 
     def test_lines_of_different_seeds_are_not_compared(self):
@@ -139,7 +139,8 @@ class Run(unittest.TestCase):
             self.assertGreater(entry["tensor_bytes"], 0.35 * inspected)
             self.assertGreater(entry["scores"]["foreign"]["kl_divergence"], 0)
             self.assertNotEqual(entry["scores"]["in"]["kl_divergence"], entry["scores"]["foreign"]["kl_divergence"])
-        self.assertEqual([path.name for path in (self.folder / "work" / "seed-1" / "text").rglob("*.txt")], ["home.txt"])
+        drawn = (self.folder / "work" / "seed-1" / "text").rglob("*.txt")
+        self.assertEqual([path.name for path in drawn], ["home.txt"])
         self.assertIn("foreign", table)
         self.assertEqual(list(self.folder.rglob("*.gguf")), [])
 
@@ -177,7 +178,8 @@ class Run(unittest.TestCase):
     def test_a_budget_that_cannot_be_met_is_a_cell_that_says_so(self):
         code, table = self.run_it("--shares", "5", methods="bits")
         self.assertEqual(code, 0, self.said)
-        self.assertIn("cannot be met", table)
+        self.assertRegex(table, r"\| 5 % \| bits \|  \| none: at least \d\d\.\d\d ")
+        self.assertIn("cannot be met", self.cell("bits/5/file.json")["impossible"])
 
     def test_mistakes_end_it_with_words(self):
         for arguments, word in ((("--hold-out", "nowhere"), "nowhere"), (("--hold-out", "home,away"), "--calib"),
