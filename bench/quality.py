@@ -37,6 +37,10 @@ STOCK_ROW = 256  # block length of the K and I types; other rows fall back to ty
 class Failed(Exception):
     """A command failed; the message ends with what it said."""
 
+    def __init__(self, message, code=None):
+        super().__init__(message)
+        self.code = code  # of the command's exit, if it ran
+
 
 def run(command):
     """(standard output, seconds) of a command."""
@@ -47,7 +51,7 @@ def run(command):
         raise Failed(f"{command[0]}: {error}") from error
     if done.returncode != 0:
         end = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise Failed(f"{' '.join(map(str, command))}: exit code {done.returncode}\n  {end}")
+        raise Failed(f"{' '.join(map(str, command))}: exit code {done.returncode}\n  {end}", done.returncode)
     return done.stdout, time.perf_counter() - start
 
 

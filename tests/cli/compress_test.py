@@ -275,17 +275,19 @@ class Grain(CommandTest):
 
 
 class LargerThanMemory(CommandTest):
+    SHAPE = ("tiny", "--layers", "9")
     LIMIT = 108 << 20
+    TOKENS = 2500
 
     def setUp(self):
         super().setUp()
         self.model = self.folder / "model.gguf"
-        subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", "tiny", "--layers", "9",
-                        "--type", "F32", "-o", self.model], check=True, capture_output=True)
+        subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", *self.SHAPE, "--type", "F32",
+                        "-o", self.model], check=True, capture_output=True)
         self.assertGreater(self.model.stat().st_size, self.LIMIT)
 
     def arguments(self, out, *options):
-        return ("compress", self.model, "-o", out, "--data", CALIBRATION / "cpp.txt", "--tokens", 2500,
+        return ("compress", self.model, "-o", out, "--data", CALIBRATION / "cpp.txt", "--tokens", self.TOKENS,
                 "--steps", "scales,guard", "--allocation", "uniform", "--bits", "4.6", *options)
 
     def kill_when(self, pattern, out, *options):
@@ -313,6 +315,14 @@ class LargerThanMemory(CommandTest):
         self.assertLessEqual(peak, self.LIMIT)
         self.assertEqual(limited.read_bytes(), free.read_bytes())
         self.assertEqual(sorted(os.listdir(self.folder)), ["free.gguf", "limited.gguf", "model.gguf"])
+
+
+class ManyExpertsLargerThanMemory(LargerThanMemory):
+    """128 experts a layer, of which a token goes to 8: on average 75 tokens for each."""
+
+    SHAPE = ("tiny-128", "--layers", "7")
+    LIMIT = 84 << 20  # one layer with what is done to it is planned with 77
+    TOKENS = 1200
 
 
 if __name__ == "__main__":
