@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "kernels/avx2/dot.h"
 #include "kernels/avx2/vocabulary.h"

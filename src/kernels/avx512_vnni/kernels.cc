@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "kernels/avx512_vnni/vocabulary.h"
 #include "kernels/avx512_vnni/vocabulary_attention.h"

@@ -75,6 +75,12 @@ WINNOW_INLINE Floats load_bf16(const std::byte* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
+/// v in a register. g++ 12 would read what it was loaded from again for every use, and loads would
+/// limit the loop.
+WINNOW_INLINE Floats held(Floats v) {
+  asm("" : "+v"(v));
+  return v;
+}
 
 // --- arithmetic ---------------------------------------------------------------------------------
 
@@ -91,6 +97,17 @@ WINNOW_INLINE Floats fnma(Floats a, Floats b, Floats c) { return _mm512_fnmadd_p
 WINNOW_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 WINNOW_INLINE Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 WINNOW_INLINE float reduce_add(Floats v) { return _mm512_reduce_add_ps(v); }
+/// reduce_add of each, bit for bit: lanes i and i + 8 are added first, i and i + 1 last.
+WINNOW_INLINE __m128 reduce_add_four(const Floats (&v)[4]) {
+  const Floats a =
+      _mm512_add_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xee));
+  const Floats b =
+      _mm512_add_ps(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xee));
+  Floats sums = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0x4e));
+  sums = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0xb1));
+  return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, sums));
+}
 WINNOW_INLINE float reduce_max(Floats v) { return _mm512_reduce_max_ps(v); }
 /// To the nearest integer, ties to even; |v| < 2^31.
 WINNOW_INLINE Ints round(Floats v) { return _mm512_cvtps_epi32(v); }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "kernels/detail/attention_scratch.h"
 #include "kernels/detail/scratch.h"

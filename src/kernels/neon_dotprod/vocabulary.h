@@ -73,6 +73,8 @@ WINNOW_INLINE Floats load_bf16(const std::byte* p) {
   const uint16x4_t four = vcreate_u16(detail::load_as<std::uint64_t>(p));
   return vreinterpretq_f32_u32(vshll_n_u16(four, 16));
 }
+/// v; where registers are few, in one.
+WINNOW_INLINE Floats held(Floats v) { return v; }
 
 // --- arithmetic ---------------------------------------------------------------------------------
 
@@ -91,6 +93,18 @@ WINNOW_INLINE Floats min(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b),
 /// (0 + 2) + (1 + 3), as the wider ISAs end.
 WINNOW_INLINE float reduce_add(Floats v) {
   return vpadds_f32(vadd_f32(vget_low_f32(v), vget_high_f32(v)));
+}
+/// reduce_add of each, bit for bit.
+WINNOW_INLINE Floats reduce_add_four(const Floats (&v)[4]) {
+  const Floats a = vtrn1q_f32(v[0], v[1]);
+  const Floats b = vtrn2q_f32(v[0], v[1]);
+  const Floats c = vtrn1q_f32(v[2], v[3]);
+  const Floats d = vtrn2q_f32(v[2], v[3]);
+  const float32x2_t low = vadd_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a)),
+                                   vadd_f32(vget_low_f32(b), vget_high_f32(b)));
+  const float32x2_t high = vadd_f32(vadd_f32(vget_low_f32(c), vget_high_f32(c)),
+                                    vadd_f32(vget_low_f32(d), vget_high_f32(d)));
+  return vcombine_f32(low, high);
 }
 WINNOW_INLINE float reduce_max(Floats v) {
   const Floats two = max(v, vextq_f32(v, v, 2));
