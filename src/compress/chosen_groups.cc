@@ -37,6 +37,18 @@ class GroupIndex {
 
 using Index = std::shared_ptr<const GroupIndex>;
 
+/// Owners of shared experts by their places in the output, in the place of their numbers in the
+/// source.
+void number_owners(std::vector<model::ExportExpert>& layer) {
+  for (model::ExportExpert& expert : layer) {
+    if (expert.shape.kind != model::ExpertKind::kShared) continue;
+    const auto owner = std::find_if(layer.begin(), layer.end(), [&](const auto& other) {
+      return index(other.source) == expert.shape.shared_with;
+    });
+    expert.shape.shared_with = static_cast<std::uint32_t>(owner - layer.begin());
+  }
+}
+
 /// Each in types of its own, or what stands for it.
 void add_experts(const ChosenGroups& chosen, const Index& index_of, model::ExportOptions& options) {
   const model::ModelSpec& spec = chosen.source.spec();
@@ -63,11 +75,12 @@ void add_experts(const ChosenGroups& chosen, const Index& index_of, model::Expor
     auto& layer = options.experts[index(items[i].layer)];
     const auto place = layer.begin() + index(items[i].expert);
     if (option.how->kind) {
-      place->shape = {*option.how->kind, 0};
+      place->shape = {*option.how->kind, 0, index(option.shared_with)};
     } else {
       layer.erase(place);
     }
   }
+  for (auto& layer : options.experts) number_owners(layer);
 }
 
 /// The one that most of the weights have.

@@ -16,6 +16,7 @@
 #include "compress/group_packer.h"
 #include "compress/memory_plan.h"
 #include "compress/mix_measurer.h"
+#include "compress/option_costs.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
 #include "compress/tolerance.h"
@@ -27,7 +28,6 @@ namespace winnow::compress {
 namespace {
 
 constexpr const char* kNoiseFile = "noise.json";
-constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
 
 class Compressor {
  public:
@@ -264,9 +264,14 @@ void Compressor::choose_any(const PackerContext& tools, bool fits) {
 }
 
 double Compressor::predicted_kl() const {
-  double total = experts_ ? experts_->predicted_kl(expert_mix_) : 0;
-  for (const TensorGroup& group : groups_) {
-    if (!group.left_out) total += group.options[group.chosen].predicted_kl;
+  DamageTable damages = predicted_damages(groups_);
+  double total = 0;
+  if (experts_) {
+    total = experts_->predicted_kl(expert_mix_);
+    damages = experts_->with_shared_use(damages, expert_mix_);
+  }
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (!groups_[g].left_out) total += damages[g][groups_[g].chosen];
   }
   return total;
 }
@@ -341,31 +346,13 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& contex
 
 void Compressor::measure_noise(PartialOutput& partial) {
   const auto path = partial.folder() / kNoiseFile;
-  if (std::filesystem::exists(path)) {
-    const Json json = parse_json(os::read_text_file(path, kLongestNoise), path.string());
-    try {
-      for (TensorGroup& group : groups_) {
-        for (NoisePoint& point : group.noise) {
-          point.kl = json.at(group.name()).at(std::string(point.codec->name)).get<double>();
-        }
-      }
-    } catch (const Json::exception&) {
-      fail_data("{}: is no record of divergences; add --restart to begin anew", path.string());
-    }
-    return;
-  }
+  if (load_noise(path, groups_)) return;
   const std::vector<metrics::Window> windows =
       sweep_windows(groups_, source_.spec(), text_->probe, text_->calibration.scored_tokens());
   const WindowBatches probe(windows, MemoryPlan::kBatchTokens);
   compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
                           {memory_.sweep_states, partial.folder()}, log_);
-  Json json = Json::object();
-  for (const TensorGroup& group : groups_) {
-    for (const NoisePoint& point : group.noise) {
-      json[group.name()][std::string(point.codec->name)] = point.kl;
-    }
-  }
-  os::write_text_file(path, dump_json(json) + "\n");
+  save_noise(path, groups_);
   partial.keep();
 }
 
@@ -430,11 +417,15 @@ void Compressor::measure_output(CompressResult& result) const {
 /// KL(source || output) on the probe, with one layer in memory.
 double Compressor::measure_by_layers(const SweepMemory& memory) {
   std::vector<WeightVariant> variants(1);
-  if (experts_) variants[0].experts = experts_->substitutes(expert_mix_);
   for (const TensorGroup& group : groups_) {
     const PackOrder order{&group, group.options[group.chosen].codec};
     if (group.left_out || packer_->is_copy(order)) continue;
     variants[0].changes[key_of(group)] = [this, order] { return packer_->pack(order); };
+  }
+  if (experts_) {
+    experts_->add_to(variants[0], expert_mix_, [this](std::size_t g) {
+      return packer_->pack({&groups_[g], groups_[g].options[groups_[g].chosen].codec});
+    });
   }
   return measure_divergences(runner_, source_.spec(), *probe_, variants, memory, log_).front();
 }

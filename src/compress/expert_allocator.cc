@@ -3,12 +3,12 @@
 #include "compress/expert_allocator.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <map>
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "compress/damage.h"
+#include "compress/expert_likeness.h"
 
 namespace winnow::compress {
 namespace {
@@ -17,6 +17,9 @@ using engine::ExpertSubstitute;
 using model::Role;
 
 constexpr std::uint64_t kAlignment = 32;
+// The groups of an expert, in the order of groups.
+constexpr std::array kMatrixRoles = {Role::kExpertGateProj, Role::kExpertUpProj,
+                                     Role::kExpertDownProj};
 
 }  // namespace
 
@@ -49,7 +52,12 @@ ExpertAllocator::ExpertAllocator(const PackerContext& context, const ExpertOptio
       probe_(probe),
       memory_(std::move(memory)),
       constants_(context.source.spec().num_hidden_layers),
-      slopes_(context.source.spec().num_hidden_layers) {}
+      slopes_(context.source.spec().num_hidden_layers) {
+  first_item_.resize(slopes_.size());
+  for (const ExpertReplacement* how : options_.replacements) {
+    if (how->kind == model::ExpertKind::kShared) shared_ = how;
+  }
+}
 
 void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const WindowBatches& text,
                               bool pads, const std::filesystem::path& states) {
@@ -64,6 +72,9 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
     if (spec.is_moe_layer(layer)) {
       if (sums_needed) {
         sums = collect_expert_sums(context_.runner, spec, layer, stream, context_.log);
+        if (shared_ != nullptr) {
+          add_likeness(context_.runner, context_.source, layer, stream, sums, context_.log);
+        }
       }
       add_items(layer, groups, sums, pads);
     }
@@ -79,15 +90,18 @@ void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& g
   const model::ModelSpec& spec = context_.source.spec();
   const std::uint64_t vector_bytes = std::uint64_t{spec.hidden_size} * sizeof(float);
   const std::size_t first = items_.size();
+  first_item_[index(layer)] = first;
   for (std::uint32_t e = 0; e < spec.num_experts(layer); ++e) {
     ExpertItem item{layer, ExpertId{e}, {}, {}, vector_bytes};
     for (const ExpertReplacement* how : options_.replacements) {
+      if (how == shared_) continue;
       const double change = change_per_token(*how, sums, item.expert);
       if (!std::isfinite(change)) continue;
       const bool has_values = how->substitute == ExpertSubstitute::Kind::kConstant;
       const std::uint64_t padded = checked_align_up(vector_bytes, kAlignment).value();
       item.replacements.push_back({how, has_values ? (pads ? padded : vector_bytes) : 0, change});
     }
+    if (!sums.experts.empty()) item.use = sums.experts[e].squared_weights;
     items_.push_back(std::move(item));
     if (!sums.experts.empty()) {
       constants_[index(layer)].push_back(best_constant(sums.experts[e]));
@@ -96,10 +110,42 @@ void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& g
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const TensorGroup& group = groups[g];
     if (!group.only || group.layer != layer) continue;
-    items_[first + index(*group.only)].groups.push_back(g);
+    ExpertItem& item = items_[first + index(*group.only)];
+    WINNOW_CHECK(group.role == kMatrixRoles[item.groups.size()]);
+    item.groups.push_back(g);
     if (group.role == Role::kExpertDownProj) slopes_[index(layer)] = group.kl_per_error;
   }
   limit_dropped(std::span(items_).subspan(first));
+  if (shared_ != nullptr && sums.experts.size() > 1) {
+    add_shared(std::span(items_).subspan(first), sums);
+  }
+}
+
+/// An expert whose matrices another one uses has to keep them, so it is to be worth it: pairs are
+/// taken by rising change, while it is at most half of what the least of the expert's other
+/// replacements changes.
+void ExpertAllocator::add_shared(std::span<ExpertItem> items, const LayerSums& sums) const {
+  constexpr double kWorth = 0.5;
+  std::vector<std::pair<double, std::size_t>> changes;
+  for (std::size_t e = 0; e < items.size(); ++e) {
+    const double change = change_per_token(*shared_, sums, items[e].expert);
+    double other = INFINITY;
+    for (const ReplacementOption& option : items[e].replacements) {
+      other = std::min(other, option.change);
+    }
+    const double alone = change_per_token(*find_expert_replacement("zero"), sums, items[e].expert);
+    if (change <= kWorth * std::min(other, alone)) changes.emplace_back(change, e);
+  }
+  std::sort(changes.begin(), changes.end());
+  std::vector<bool> shares(items.size());
+  std::vector<bool> is_owner(items.size());
+  for (const auto& [change, e] : changes) {
+    const ExpertId owner = sums.experts[e].nearest;
+    if (is_owner[e] || shares[index(owner)]) continue;
+    shares[e] = is_owner[index(owner)] = true;
+    items[e].replacements.push_back({shared_, 0, change, 0, owner});
+    items[index(owner)].replacements.clear();
+  }
 }
 
 /// A token has to have experts to choose from: half as many again as it goes to.
@@ -130,20 +176,55 @@ void ExpertAllocator::predict() {
   }
 }
 
-LayerSubstitutes ExpertAllocator::substitutes(const ExpertMix& mix) const {
-  LayerSubstitutes all;
+void ExpertAllocator::add_to(WeightVariant& variant, const ExpertMix& mix,
+                             const MatrixSource& matrix, std::optional<LayerId> layer) const {
+  const model::Checkpoint& source = context_.source;
   for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (!mix.replaced[i]) continue;
     const ExpertItem& item = items_[i];
-    std::vector<ExpertSubstitute>& layer = all[index(item.layer)];
-    layer.resize(context_.source.spec().num_experts(item.layer));
-    ExpertSubstitute& substitute = layer[index(item.expert)];
-    substitute.kind = item.replacements[*mix.replaced[i]].how->substitute;
-    if (substitute.kind == ExpertSubstitute::Kind::kConstant) {
-      substitute.values = constant(item.layer, item.expert);
+    if (!mix.replaced[i] || (layer && item.layer != *layer)) continue;
+    const ReplacementOption& option = item.replacements[*mix.replaced[i]];
+    if (option.how != shared_) {
+      std::vector<ExpertSubstitute>& experts = variant.experts[index(item.layer)];
+      experts.resize(source.spec().num_experts(item.layer));
+      ExpertSubstitute& substitute = experts[index(item.expert)];
+      substitute.kind = option.how->substitute;
+      if (substitute.kind == ExpertSubstitute::Kind::kConstant) {
+        substitute.values = constant(item.layer, item.expert);
+      }
+      continue;
+    }
+    const ExpertItem& owner = item_of(item.layer, option.shared_with);
+    for (std::size_t m = 0; m < item.groups.size(); ++m) {
+      const Role role = kMatrixRoles[m];
+      variant.changes[{role, index(item.layer), 1 + index(item.expert)}] = [&source, matrix, role,
+                                                                            &item, &owner, m] {
+        if (!matrix) return matrix_in_place(source, role, item.layer, item.expert, owner.expert);
+        PackedGroup packed = matrix(owner.groups[m]);
+        packed.only = item.expert;
+        return packed;
+      };
     }
   }
-  return all;
+}
+
+DamageTable ExpertAllocator::with_shared_use(const DamageTable& damages,
+                                             const ExpertMix& mix) const {
+  std::vector<double> more(items_.size());
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    if (!mix.replaced[i]) continue;
+    const ReplacementOption& option = items_[i].replacements[*mix.replaced[i]];
+    if (option.how != shared_) continue;
+    const ExpertItem& owner = item_of(items_[i].layer, option.shared_with);
+    if (owner.use > 0)
+      more[static_cast<std::size_t>(&owner - items_.data())] += items_[i].use / owner.use;
+  }
+  DamageTable table = damages;
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    for (const std::size_t g : items_[i].groups) {
+      for (double& damage : table[g]) damage *= 1 + more[i];
+    }
+  }
+  return table;
 }
 
 const std::vector<float>& ExpertAllocator::constant(LayerId layer, ExpertId expert) const {
@@ -153,14 +234,15 @@ const std::vector<float>& ExpertAllocator::constant(LayerId layer, ExpertId expe
 /// Each layer's replacements alone, and all together: what they are more or less than the sum
 /// scales all slopes.
 void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
-  const LayerSubstitutes all = substitutes(mix);
   std::vector<WeightVariant> variants(1);
-  variants[0].experts = all;
+  add_to(variants[0], mix, {});
   std::vector<std::uint32_t> layers;
-  for (const auto& [layer, experts] : all) {
-    layers.push_back(layer);
-    variants.emplace_back();
-    variants.back().experts[layer] = experts;
+  for (std::uint32_t l = 0; l < slopes_.size(); ++l) {
+    WeightVariant variant;
+    add_to(variant, mix, {}, LayerId{l});
+    if (variant.experts.empty() && variant.changes.empty()) continue;
+    layers.push_back(l);
+    variants.push_back(std::move(variant));
   }
   std::vector<double> changes(slopes_.size());
   std::size_t replaced = 0;
@@ -200,7 +282,7 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
     const auto is_replaced = [](const auto& choice) { return choice.has_value(); };
     if (std::none_of(mix.replaced.begin(), mix.replaced.end(), is_replaced)) break;
     fit_slopes(mix);
-    ExpertMix next = solve(problem, damages);
+    ExpertMix next = solve(problem, with_shared_use(damages, mix));
     const bool stays = next.replaced == mix.replaced;
     mix = std::move(next);
     if (stays) break;
@@ -211,7 +293,7 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
 ExpertMix ExpertAllocator::refill(MixProblem problem, const DamageTable& damages,
                                   const ExpertMix& mix, std::uint64_t spare) const {
   problem.room = size_of(problem, items_, mix) + spare;
-  return solve_types(problem, damages, items_, mix.replaced);
+  return solve_types(problem, with_shared_use(damages, mix), items_, mix.replaced);
 }
 
 double ExpertAllocator::predicted_kl(const ExpertMix& mix) const {
@@ -233,6 +315,7 @@ Json ExpertAllocator::record(const ExpertMix& mix) const {
                          {"bytes", option.bytes},
                          {"change", option.change},
                          {"predicted_kl", option.predicted_kl}});
+      if (option.how == shared_) options.back()["shared_with"] = index(option.shared_with);
     }
     Json expert = {{"layer", index(item.layer)}, {"expert", index(item.expert)}};
     if (mix.replaced[i]) {

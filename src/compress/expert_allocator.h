@@ -5,6 +5,8 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "base/json.h"
@@ -53,8 +55,14 @@ class ExpertAllocator {
 
   /// Layer after layer, all experts of each.
   const std::vector<ExpertItem>& items() const { return items_; }
-  /// What stands for the experts of each layer, for running the model; the allocator's.
-  LayerSubstitutes substitutes(const ExpertMix& mix) const;
+  /// Puts what stands for experts into a variant that is run, of one layer or of all. The
+  /// allocator's, and borrowed from it. matrix: what packs the matrix that a shared expert uses, a
+  /// group of another; null: as the source has it.
+  using MatrixSource = std::function<PackedGroup(std::size_t group)>;
+  void add_to(WeightVariant& variant, const ExpertMix& mix, const MatrixSource& matrix,
+              std::optional<LayerId> layer = std::nullopt) const;
+  /// `damages`, those of matrices that more experts use times the share of their use.
+  DamageTable with_shared_use(const DamageTable& damages, const ExpertMix& mix) const;
   /// [hidden_size]: what stands for an expert that becomes a constant.
   const std::vector<float>& constant(LayerId layer, ExpertId expert) const;
   /// Nats per token that the mix's replacements are expected to cost.
@@ -65,6 +73,7 @@ class ExpertAllocator {
   void add_items(LayerId layer, const std::vector<TensorGroup>& groups, const LayerSums& sums,
                  bool pads);
   void limit_dropped(std::span<ExpertItem> items) const;
+  void add_shared(std::span<ExpertItem> items, const LayerSums& sums) const;
   void predict();
   void fit_slopes(const ExpertMix& mix);
 
@@ -72,7 +81,13 @@ class ExpertAllocator {
   ExpertOptions options_;
   const WindowBatches& probe_;
   SweepMemory memory_;
+  const ExpertReplacement* shared_ = nullptr;  // where it is asked for
+  const ExpertItem& item_of(LayerId layer, ExpertId expert) const {
+    return items_[first_item_[index(layer)] + index(expert)];
+  }
+
   std::vector<ExpertItem> items_;
+  std::vector<std::size_t> first_item_;                     // [layers]
   std::vector<std::vector<std::vector<float>>> constants_;  // [layers][experts]
   std::vector<double> slopes_;  // [layers]: nats per token and unit of change
   Json rounds_ = Json::array();

@@ -6,62 +6,11 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "compress/output_changes.h"
 #include "compress/window_stream.h"
 
 namespace winnow::compress {
 namespace {
-
-/// Keeps what the chosen experts of a batch gave.
-class OutputRecord final : public engine::Observer {
- public:
-  bool wants_expert_inputs() const override { return false; }
-  void on_experts(LayerId /*layer*/, const engine::ExpertSlots& slots) override {
-    experts.assign(slots.experts.begin(), slots.experts.end());
-    first.assign(slots.first.begin(), slots.first.end());
-    weights.assign(slots.weights.begin(), slots.weights.end());
-    outputs.reshape(slots.outputs.rows, slots.outputs.cols);
-    for (std::size_t s = 0; s < slots.outputs.rows; ++s) {
-      std::copy_n(slots.outputs.row(s).data(), slots.outputs.cols, outputs.row(s).data());
-    }
-  }
-
-  std::vector<ExpertId> experts;
-  std::vector<std::uint32_t> first;
-  std::vector<float> weights;
-  tensor::Matrix<float> outputs;  ///< [slots, hidden_size]
-};
-
-/// Adds the squares of what the experts' outputs differ by, router weights applied. Slot by slot
-/// into one sum for each expert, so that batches do not change the rounding.
-class ChangeSum final : public engine::Observer {
- public:
-  ChangeSum(const OutputRecord& original, std::vector<double>& squares)
-      : original_(original), squares_(squares) {}
-  bool wants_expert_inputs() const override { return false; }
-  void on_experts(LayerId /*layer*/, const engine::ExpertSlots& slots) override {
-    WINNOW_CHECK(std::equal(slots.first.begin(), slots.first.end(), original_.first.begin(),
-                            original_.first.end()));
-    for (std::size_t i = 0; i < slots.experts.size(); ++i) {
-      double& sum = squares_[index(slots.experts[i])];
-      for (std::size_t s = slots.first[i]; s < slots.first[i + 1]; ++s) sum += change(slots, s);
-    }
-  }
-
- private:
-  double change(const engine::ExpertSlots& slots, std::size_t slot) const {
-    const auto now = slots.outputs.row(slot);
-    const auto before = original_.outputs.row(slot);
-    double sum = 0;
-    for (std::size_t j = 0; j < now.size(); ++j) {
-      const double difference = double{now[j]} - double{before[j]};
-      sum += difference * difference;
-    }
-    return double{slots.weights[slot]} * double{slots.weights[slot]} * sum;
-  }
-
-  const OutputRecord& original_;
-  std::vector<double>& squares_;
-};
 
 class Measurement {
  public:

@@ -22,6 +22,7 @@ struct ReplacementOption {
   std::uint64_t bytes = 0;  ///< as the budget counts them
   double change = 0;        ///< `change_per_token`
   double predicted_kl = 0;  ///< nats per token
+  ExpertId shared_with{};   ///< where it is a shared expert: whose matrices it uses
 };
 
 struct ExpertItem {
@@ -30,6 +31,7 @@ struct ExpertItem {
   std::vector<std::size_t> groups;  ///< of its matrices, each one's alone
   std::vector<ReplacementOption> replacements;
   std::uint64_t router_bytes = 0;  ///< of its row, which all but a dropped expert have
+  double use = 0;                  ///< sum of squared router weights over the text
 };
 
 /// What becomes of everything.

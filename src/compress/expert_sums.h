@@ -3,6 +3,7 @@
 // What the experts of a layer do on some text, as far as it decides what doing without one costs.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -25,6 +26,10 @@ struct ExpertSums {
   /// expert: the next best takes its place. Infinite where there is no next. Over all tokens: where
   /// weights are not renormalised, those that are sent elsewhere change too.
   double squared_reroutes = 0;
+  /// Of g^2 |f - f'|^2, f' the output of the `nearest` expert for the same token (see
+  /// expert_likeness.h); infinite where nobody has looked.
+  double squared_differences = INFINITY;
+  ExpertId nearest{};
 };
 
 /// Of one MoE layer.

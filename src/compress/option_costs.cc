@@ -12,6 +12,7 @@ namespace winnow::compress {
 namespace {
 
 constexpr Bytes kLongestCosts{std::uint64_t{16} << 20};
+constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
 
 }  // namespace
 
@@ -48,6 +49,31 @@ bool load_costs(const std::filesystem::path& path, TensorGroup& group) {
     usable = false;
   }
   if (!usable) fail_data("{}: is no record of costs; add --restart to begin anew", path.string());
+  return true;
+}
+
+void save_noise(const std::filesystem::path& path, const std::vector<TensorGroup>& groups) {
+  Json json = Json::object();
+  for (const TensorGroup& group : groups) {
+    for (const NoisePoint& point : group.noise) {
+      json[group.name()][std::string(point.codec->name)] = point.kl;
+    }
+  }
+  os::write_text_file(path, dump_json(json) + "\n");
+}
+
+bool load_noise(const std::filesystem::path& path, std::vector<TensorGroup>& groups) {
+  if (!std::filesystem::exists(path)) return false;
+  const Json json = parse_json(os::read_text_file(path, kLongestNoise), path.string());
+  try {
+    for (TensorGroup& group : groups) {
+      for (NoisePoint& point : group.noise) {
+        point.kl = json.at(group.name()).at(std::string(point.codec->name)).get<double>();
+      }
+    }
+  } catch (const Json::exception&) {
+    fail_data("{}: is no record of divergences; add --restart to begin anew", path.string());
+  }
   return true;
 }
 

@@ -14,4 +14,9 @@ void save_costs(const std::filesystem::path& path, const TensorGroup& group);
 /// False when there is no such file. Throws Error{kBadData} for one that does not tell of all.
 bool load_costs(const std::filesystem::path& path, TensorGroup& group);
 
+/// Measured divergences of the noise points of all groups.
+void save_noise(const std::filesystem::path& path, const std::vector<TensorGroup>& groups);
+/// As `load_costs`.
+bool load_noise(const std::filesystem::path& path, std::vector<TensorGroup>& groups);
+
 }  // namespace winnow::compress
