@@ -1,0 +1,42 @@
+// SPDX-FileCopyrightText: The Winnow authors
+// SPDX-License-Identifier: Apache-2.0
+// Models whose experts vary are results of compressing, and no sources for it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "compress/correction.h"
+#include "compress/profiler.h"
+#include "formats/test_files.h"
+#include "metrics/evaluation.h"
+#include "model/varied_models.h"
+
+namespace winnow::compress {
+namespace {
+
+using ::testing::HasSubstr;
+
+const quant::Codec& f16(model::Role /*role*/, LayerId /*layer*/, ExpertId /*expert*/) {
+  return *quant::find_codec("F16");
+}
+
+TEST(VariedSource, IsRefusedWithTheWayOut) {
+  const formats::testing::TemporaryFolder folder;
+  const auto source = model::Checkpoint::open(model::testing::tiny_model("plain"));
+  for (const auto& experts :
+       {model::testing::every_kind(source.spec()), model::testing::shared_experts(source.spec())}) {
+    const auto path = folder.path() / "varied.gguf";
+    model::testing::write_varied(source, path, experts, f16);
+    const auto varied = model::Checkpoint::open(path);
+    Log log;
+    const Error compressing = model::testing::error_of([&] { require_plain_source(varied); });
+    const Error profiling = model::testing::error_of(
+        [&] { profile_model(varied, {}, folder.path() / "stats", {}, log); });
+    for (const Error& error : {compressing, profiling}) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadData);
+      EXPECT_THAT(error.what(), HasSubstr("original"));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace winnow::compress
