@@ -88,7 +88,7 @@ void CodebookRounder::choose(ConstMatrix metric, const float* target, float step
   constexpr int kRounds = 3;
   float weights[kSize];
   for (std::size_t j = 0; j < kSize; ++j) weights[j] = metric.row(j)[j];
-  book_.choose(target, weights, step, codes);
+  kernels_.choose_points(book_, target, weights, step, codes);
   for (int round = 0; round < kRounds; ++round) {
     float errors[kSize];
     float gradient[kSize];
@@ -109,7 +109,7 @@ double CodebookRounder::improve(ConstMatrix metric, const float* gradient, float
   float target[kSize];
   for (std::size_t j = 0; j < kSize; ++j) target[j] = state.wanted(j);
   std::uint8_t candidate[kSize];
-  book_.choose(target, state.weights, step, candidate);
+  kernels_.choose_points(book_, target, state.weights, step, candidate);
   state.begin(0, kSize);
   state.consider(metric, candidate);
   state.accept(metric);
@@ -138,8 +138,8 @@ void CodebookRounder::try_points(ConstMatrix metric, std::size_t group, State& s
   float target[kSize];
   for (std::size_t i = 0; i < book_.group; ++i) target[i] = state.wanted(group + i);
   std::uint8_t found[kCount * kSize];
-  book_.nearest(target, state.weights + group, state.step, parity_of_others(group, state), kCount,
-                found);
+  kernels_.nearest_points(book_, target, state.weights + group, state.step,
+                          parity_of_others(group, state), kCount, found);
   for (std::size_t c = 0; c < kCount; ++c) state.consider(metric, found + c * book_.group);
 }
 
@@ -156,7 +156,8 @@ void CodebookRounder::try_single_weights(ConstMatrix metric, std::size_t group,
     float target[kSize];
     std::copy_n(state.values + group, book_.group, target);
     target[i] -= shift;
-    book_.nearest(target, state.weights + group, state.step, parity, kCount, found);
+    kernels_.nearest_points(book_, target, state.weights + group, state.step, parity, kCount,
+                            found);
     for (std::size_t c = 0; c < kCount; ++c) state.consider(metric, found + c * book_.group);
   }
 }

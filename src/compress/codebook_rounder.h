@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "compress/linear_algebra.h"
+#include "kernels/kernels.h"
 #include "quant/block_grid.h"
 
 namespace winnow::compress {
@@ -17,8 +18,9 @@ class CodebookRounder {
  public:
   static constexpr std::size_t kSize = quant::kSignGroup;
 
-  /// `grid` outlives it.
-  explicit CodebookRounder(const quant::BlockGrid& grid) : grid_(grid), book_(*grid.codebook) {}
+  /// `grid` and `kernels` outlive it.
+  CodebookRounder(const quant::BlockGrid& grid, const kernels::Kernels& kernels)
+      : grid_(grid), book_(*grid.codebook), kernels_(kernels) {}
 
   /// Codes q with small (t - s q)^T metric (t - s q). metric: [kSize, kSize], symmetric positive
   /// definite; target, codes: [kSize]. With a multiple of the identity: what the codec's encoder
@@ -38,6 +40,7 @@ class CodebookRounder {
 
   const quant::BlockGrid& grid_;
   const quant::Codebook& book_;
+  const kernels::Kernels& kernels_;
 };
 
 }  // namespace winnow::compress

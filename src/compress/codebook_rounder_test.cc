@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "compress/quantizer_test_support.h"
+#include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
 namespace winnow::compress {
@@ -69,7 +70,7 @@ class EveryCodebook : public ::testing::TestWithParam<const quant::Codec*> {
  protected:
   const quant::BlockGrid& grid = *GetParam()->grid;
   const quant::Codebook& book = *grid.codebook;
-  const CodebookRounder rounder{grid};
+  const CodebookRounder rounder{grid, best_kernels()};
   std::uint8_t codes[kSize] = {};
 
   static std::vector<float> diagonal(const Problem& problem) {
@@ -181,7 +182,8 @@ TEST(CodebookRounder, ComesCloseToTheBestOfAllCodes) {
     for (int seed = 0; seed < kFew; ++seed) {
       const Problem problem(seed, grid);
       std::uint8_t codes[kSize];
-      CodebookRounder(grid).choose(problem.metric.view(), problem.target, problem.step, codes);
+      CodebookRounder(grid, best_kernels())
+          .choose(problem.metric.view(), problem.target, problem.step, codes);
       const double best = best_loss(problem, *grid.codebook);
       const double reached = problem.loss(grid, codes);
       EXPECT_GE(reached, best * (1 - 1e-6));

@@ -55,7 +55,7 @@ class FeedbackTile {
         offsets_(out.subs_per_block(), kRows),
         codes_(size_ * kRows),
         sub_blocks_(size_) {
-    if (out.grid().codebook != nullptr) codebook_.emplace(out.grid());
+    if (out.grid().codebook != nullptr) codebook_.emplace(out.grid(), kernels_);
   }
 
   /// Squared scaled errors of the tile's rows from `first` on.

@@ -95,7 +95,7 @@ double try_neighbours(ConstMatrix h, RowState& state, std::size_t k, const Codeb
 }  // namespace
 
 double sweep_points(ConstMatrix h, RowState& state, CodedMatrix& out) {
-  const CodebookRounder rounder(out.grid());
+  const CodebookRounder rounder(out.grid(), *state.kernels);
   const auto codes = out.codes(state.row);
   double total = 0;
   for (std::size_t first = 0; first < h.cols; first += kSize) {
@@ -116,7 +116,7 @@ double sweep_points(ConstMatrix h, RowState& state, CodedMatrix& out) {
 }
 
 double sweep_point_scales(ConstMatrix h, RowState& state, CodedMatrix& out) {
-  const CodebookRounder rounder(out.grid());
+  const CodebookRounder rounder(out.grid(), *state.kernels);
   double change = 0;
   for (std::size_t k = 0; k * out.grid().sub_size < h.cols; ++k) {
     change += try_neighbours(h, state, k, rounder, out);

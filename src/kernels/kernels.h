@@ -15,6 +15,7 @@
 #include "kernels/key_values.h"
 #include "kernels/rounding.h"
 #include "os/cpu_features.h"
+#include "quant/block_grid.h"
 #include "quant/codec.h"
 
 namespace winnow::kernels {
@@ -144,6 +145,17 @@ struct Kernels {
   /// Runs the ISA's f32 multiply-add on registers, in proportion to `steps`, and returns how many
   /// operations that was (two per multiply-add).
   std::uint64_t (*float_probe)(std::uint64_t steps) noexcept;
+
+  // For the Hessian quantiser as well, where weights are points of a codebook; bit-identical on all
+  // ISAs.
+
+  /// As quant::Codebook::nearest and quant::Codebook::choose of `book`, whose lists of points they
+  /// read.
+  void (*nearest_points)(const quant::Codebook& book, const float* target, const float* weights,
+                         float step, quant::SignParity parity, std::size_t count,
+                         std::uint8_t* codes) noexcept;
+  void (*choose_points)(const quant::Codebook& book, const float* target, const float* weights,
+                        float step, std::uint8_t* codes) noexcept;
 };
 
 /// Bytes of scratch memory that one thread needs to multiply with `w`.

@@ -42,6 +42,18 @@ constexpr std::size_t kSignGroup = 8;
 /// What the number of negative levels in a group has to be.
 enum class SignParity : std::uint8_t { kAny, kEven, kOdd };
 
+/// The lists that the search for points reads, for kernels that search with vectors. A word holds
+/// the index of a point's i-th magnitude in its i-th field: 2 bits each in groups of 8 weights, 3
+/// in groups of 4.
+struct PointLists {
+  static constexpr std::size_t kCount = 16;
+  /// [levels^group, kCount] words of the points nearest to the pattern sum_i level_i * levels^i,
+  /// nearest first.
+  const std::uint16_t* words;
+  /// [kCount] the magnitude that each field selects, over and over; beyond the last one, that.
+  const float* magnitudes;
+};
+
 /// The points that groups of weights may be, where not every combination of levels exists.
 struct Codebook {
   std::size_t group;  ///< weights per point
@@ -65,6 +77,8 @@ struct Codebook {
   static constexpr std::size_t kMostChoices = 4;
   /// Half the least distance of two levels.
   float least_half_gap;
+  /// Made when they are first asked for. Thread-safe; they live in static storage.
+  PointLists (*lists)() noexcept;
 };
 
 /// One object per codec, made by block_grid_of.h from the codec's own layout. All functions are

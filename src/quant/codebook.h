@@ -30,6 +30,8 @@ struct CodebookTables {
     return (static_cast<std::size_t>(kWords[point]) >> (kFieldBits * i)) & ((1U << kFieldBits) - 1);
   }
 
+  static constexpr std::uint16_t word(std::size_t point) { return kWords[point]; }
+
   // A pattern is a vector of magnitudes, on the codebook or not: sum_i level_i * kLevels^i.
   static constexpr auto kPowers = [] {
     std::array<std::size_t, kGroup> powers{};
@@ -115,7 +117,7 @@ struct SignedLevels {
 template <class Book>
 class CodebookNeighbours {
  public:
-  static constexpr std::size_t kCount = 16;
+  static constexpr std::size_t kCount = PointLists::kCount;
   using List = std::array<std::uint16_t, kCount>;
 
   /// Thread-safe; the table lives in static storage.
@@ -124,6 +126,8 @@ class CodebookNeighbours {
     return neighbours;
   }
   const List& of(std::size_t pattern) const { return lists_[pattern]; }
+  /// The same as words.
+  PointLists words() const { return {words_[0].data(), kMagnitudes.data()}; }
 
  private:
   CodebookNeighbours() {
@@ -154,9 +158,20 @@ class CodebookNeighbours {
       distances[at] = distance;
       list[at] = static_cast<std::uint16_t>(p);
     }
+    for (std::size_t i = 0; i < kCount; ++i) words_[pattern][i] = Book::word(list[i]);
   }
 
+  static constexpr auto kMagnitudes = [] {
+    std::array<float, kCount> magnitudes{};
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const std::size_t level = std::min(i % (1U << Book::kFieldBits), Book::kLevels - 1);
+      magnitudes[i] = Book::kValues[level];
+    }
+    return magnitudes;
+  }();
+
   std::array<List, Book::kPatterns> lists_{};
+  std::array<List, Book::kPatterns> words_{};
 };
 
 /// The magnitudes of a book, for the part of a search that takes each weight by itself. All but the

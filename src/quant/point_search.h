@@ -250,7 +250,8 @@ constexpr Codebook describe_codebook() {
           .even_signs = kEvenSigns,
           .nearest = nearest_codes<Book>,
           .choose = choose_signed_group<Book, kEvenSigns>,
-          .least_half_gap = 0.5F * static_cast<float>(least_gap<Book>())};
+          .least_half_gap = 0.5F * static_cast<float>(least_gap<Book>()),
+          .lists = []() noexcept { return CodebookNeighbours<Book>::get().words(); }};
 }
 
 }  // namespace winnow::quant

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All kernels of this ISA: the shared algorithms on its vocabulary.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -28,6 +29,7 @@ namespace winnow::kernels::avx2 {
 #include "kernels/detail/int8_probe.inl"
 #include "kernels/detail/key_values.inl"
 #include "kernels/detail/matmul_floats.inl"
+#include "kernels/detail/points.inl"
 #include "kernels/detail/product.inl"
 #include "kernels/detail/quantize.inl"
 #include "kernels/detail/read_probe.inl"

@@ -110,6 +110,23 @@ WINNOW_INLINE Floats scale_by_power(Floats v, Ints n) {
   return mul(mul(v, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
 
+/// table[i mod kLanes] where i is what is left of 16-bit words shifted right by kShift.
+template <int kShift>
+WINNOW_INLINE Floats look_up_fields(Floats table, Ints words) {
+  return _mm256_permutevar8x32_ps(table, _mm256_srli_epi32(words, kShift));
+}
+WINNOW_INLINE Ints load_words(const std::uint16_t* p) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+/// Bit i: whether a == b, or the sign of v, in lane i.
+WINNOW_INLINE unsigned signs(Floats v) { return static_cast<unsigned>(_mm256_movemask_ps(v)); }
+WINNOW_INLINE unsigned equal(Floats a, Floats b) { return signs(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+WINNOW_INLINE float reduce_min(Floats v) {
+  const __m128 four = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)));
+}
+
 // --- f64; sums and products are written with operators ------------------------------------------
 
 using Doubles = __m256d;

@@ -115,6 +115,19 @@ WINNOW_INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
 /// v * 2^n with |n| <= 250, rounded once.
 WINNOW_INLINE Floats scale_by_power(Floats v, Ints n) { return _mm512_scalef_ps(v, to_floats(n)); }
 
+/// table[i mod kLanes] where i is what is left of 16-bit words shifted right by kShift.
+template <int kShift>
+WINNOW_INLINE Floats look_up_fields(Floats table, Ints words) {
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(words, kShift), table);
+}
+WINNOW_INLINE Ints load_words(const std::uint16_t* p) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+/// Bit i: whether a == b, or the sign of v, in lane i.
+WINNOW_INLINE unsigned equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+WINNOW_INLINE unsigned signs(Floats v) { return _mm512_movepi32_mask(_mm512_castps_si512(v)); }
+WINNOW_INLINE float reduce_min(Floats v) { return _mm512_reduce_min_ps(v); }
+
 // --- f64; sums and products are written with operators ------------------------------------------
 
 using Doubles = __m512d;
