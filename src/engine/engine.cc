@@ -71,7 +71,7 @@ class Engine::State {
     if (mapped != nullptr) mapped->require_unchanged();
   }
 
-  Compute compute() { return {kernels, pool, scratch, overrides, profile}; }
+  Compute compute() { return {kernels, pool, scratch, overrides, profile, inner_editor}; }
 
   const model::ModelSpec spec;
   const kernels::Kernels& kernels;
@@ -83,6 +83,7 @@ class Engine::State {
   std::vector<os::AlignedBuffer> scratch;
   WeightOverrides overrides;
   OpProfile* profile = nullptr;
+  InnerEditor* inner_editor = nullptr;
   Attention attention;
   MoeFfn moe;
   DenseFfn ffn;
@@ -167,6 +168,8 @@ void Engine::override_weights(Role role, LayerId layer, std::vector<quant::Corre
 void Engine::restore_weights() { state_->overrides.clear(); }
 
 void Engine::set_profile(OpProfile* profile) { state_->profile = profile; }
+
+void Engine::set_inner_editor(InnerEditor* editor) { state_->inner_editor = editor; }
 
 KvCache Engine::make_cache(std::size_t capacity) const {
   return {state_->spec, capacity, state_->kv_type};

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "engine/inner_editor.h"
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
 #include "engine/op_profile.h"
@@ -83,6 +84,10 @@ class Engine {
 
   /// Times of the following calls are added to `profile` (borrowed) until it is set to null.
   void set_profile(OpProfile* profile);
+
+  /// Every FFN's inner activations pass through `editor` (borrowed) until it is set to null, which
+  /// costs nothing.
+  void set_inner_editor(InnerEditor* editor);
 
   KvCache make_cache(std::size_t capacity) const;
 

@@ -31,7 +31,7 @@ class LayerRunner::State {
         attention(spec),
         moe(spec) {}
 
-  Compute compute() { return {kernels, pool, scratch, overrides, nullptr}; }
+  Compute compute() { return {kernels, pool, scratch, overrides, nullptr, nullptr}; }
   void reserve_scratch(std::size_t bytes);
   void load(const DenseWeights::Wanted& wanted, const experts::ExpertCatalogue& catalogue);
   std::span<const SequenceRows> begin_windows(std::span<const std::size_t> lengths);

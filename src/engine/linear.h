@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/inner_editor.h"
 #include "engine/op_profile.h"
 #include "engine/overrides.h"
 #include "kernels/kernels.h"
@@ -24,7 +25,8 @@ struct Compute {
   /// One scratch area per worker, at least as large as the largest matrix of the model asks for.
   std::vector<os::AlignedBuffer>& scratch;
   const WeightOverrides& overrides;
-  OpProfile* profile = nullptr;  ///< null unless somebody asked; see Engine::set_profile
+  OpProfile* profile = nullptr;         ///< null unless somebody asked; see Engine::set_profile
+  InnerEditor* inner_editor = nullptr;  ///< likewise; see Engine::set_inner_editor
 };
 
 /// Activations of some tokens as a matrix takes them: f32 for float codecs, codes for the others.

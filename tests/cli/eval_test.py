@@ -50,6 +50,50 @@ class KeysAndValues(CommandTest):
         self.assertLess(distance["q8_0"], 1e-3)
 
 
+class Sparsity(CommandTest):
+    CALIBRATED = ("--sparsity-data", GRAIN / "data" / "calib")
+
+    def evaluate(self, *options):
+        return self.json_of("eval", GRAIN, "--data", GRAIN / "data" / "valid", "--tokens", 1024,
+                            "--reference", GRAIN, *options)
+
+    def test_more_sparsity_costs_more_and_is_what_was_asked_for_on_other_text(self):
+        dense = self.evaluate()
+        self.assertNotIn("sparsity", dense)
+        before = 0
+        for level in (0, 0.3, 0.6):
+            result = self.evaluate("--sparsity", f"chess:{level}", *self.CALIBRATED)
+            sparsity = result.pop("sparsity")
+            self.assertEqual((sparsity["system"], sparsity["level"]), ("chess", level))
+            self.assertIn("arXiv", sparsity["source"])
+            self.assertEqual(len(sparsity["layers"]), 6)
+            self.assertAlmostEqual(sparsity["realised"], level, delta=0.01)
+            print(f"chess:{level}: realised {sparsity['realised']:.4f}, KL {result['kl_divergence']:.4f}")
+            if level == 0:
+                self.assertEqual(result, dense)
+            self.assertGreaterEqual(result["kl_divergence"], before)
+            before = result["kl_divergence"]
+        self.assertGreater(before, 0)
+
+    def test_a_system_without_calibration_and_its_line_below_the_table(self):
+        done = self.succeed("eval", GRAIN, "--data", GRAIN / "data" / "valid", "--tokens", 256,
+                            "--sparsity", "wina:0.5")
+        self.assertRegex(done.stdout.splitlines()[-1], r"^neurons left out: 50.0%; by layer:( 50.0%){6}$")
+
+    def test_what_is_wrong_is_said_with_the_flag_and_the_remedy(self):
+        base = ("eval", tiny("plain"), "--data", self.file("a.txt", "text"), "--context", 64)
+        for words, options in (
+                (["--sparsity", "'magic'", "chess, teal, wina, cett, top, mass"],
+                 ("--sparsity", "magic:0.5")),
+                (["--sparsity", "1.5", "chess:N", "from 0 to 1"], ("--sparsity", "chess:1.5")),
+                (["--sparsity", "wina:N"], ("--sparsity", "wina")),
+                (["--sparsity cett", "--sparsity-data PATH"], ("--sparsity", "cett:0.2")),
+                (["--sparsity wina", "leave out --sparsity-data"],
+                 ("--sparsity", "wina:0.5", *self.CALIBRATED)),
+                (["--sparsity-data", "--sparsity only"], self.CALIBRATED)):
+            self.refuse(1, words, *base, *options)
+
+
 class Results(CommandTest):
     def setUp(self):
         super().setUp()

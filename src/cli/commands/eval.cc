@@ -14,6 +14,8 @@
 #include "cli/options.h"
 #include "engine/engine.h"
 #include "metrics/evaluation.h"
+#include "metrics/neuron_dropper.h"
+#include "metrics/sparsity.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
 
@@ -31,6 +33,9 @@ struct Options {
   kernels::KvType kv_type = kernels::KvType::kF32;
   std::optional<std::string> json;
   std::optional<std::string> tokens_out;
+  std::optional<std::string> sparsity;
+  std::vector<std::string> sparsity_data;
+  std::uint64_t sparsity_tokens = 16384;
 };
 
 void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
@@ -60,6 +65,15 @@ void print_table(Output& out, const metrics::Evaluation& evaluation) {
   print_scores(out, "all", evaluation.all, evaluation);
 }
 
+void print_sparsity(Output& out, const metrics::NeuronDropper& dropper) {
+  const auto percent = [](const std::optional<double>& share) {
+    return share ? fmt::format("{:.1f}%", 100 * *share) : std::string("-");
+  };
+  out.write(fmt::format("neurons left out: {}; by layer:", percent(dropper.sparsity())));
+  for (const auto& share : dropper.layer_sparsity()) out.write(fmt::format(" {}", percent(share)));
+  out.write("\n");
+}
+
 void require_same_tokens(const text::Tokenizer& a, const text::Tokenizer& b) {
   if (a.spec().tokens != b.spec().tokens) {
     fail_data("model and reference have different vocabularies; they cannot be compared");
@@ -84,7 +98,50 @@ void write_tokens(const Options& options, Context& context, const metrics::Windo
   write_json(context, *options.tokens_out, json);
 }
 
+/// Nothing when --sparsity is not given.
+std::optional<metrics::SparsityRequest> sparsity_request(const Options& options) {
+  if (!options.sparsity) {
+    if (options.sparsity_data.empty()) return std::nullopt;
+    fail(ErrorCode::kUsage, "--sparsity-data is read for --sparsity only: give both or neither");
+  }
+  const metrics::SparsityRequest request = metrics::parse_sparsity(*options.sparsity);
+  if (request.system->needs_calibration && options.sparsity_data.empty()) {
+    fail(ErrorCode::kUsage,
+         "--sparsity {} is calibrated on text of its own: give --sparsity-data PATH, other text "
+         "than that of --data",
+         request.system->name);
+  }
+  if (!request.system->needs_calibration && !options.sparsity_data.empty()) {
+    fail(ErrorCode::kUsage, "--sparsity {} needs no calibration: leave out --sparsity-data",
+         request.system->name);
+  }
+  return request;
+}
+
+std::unique_ptr<metrics::NeuronDropper> make_dropper(const Options& options,
+                                                     const metrics::SparsityRequest& request,
+                                                     const model::Checkpoint& checkpoint,
+                                                     const text::Tokenizer& tokenizer,
+                                                     engine::Engine& model, Log& log) {
+  if (!metrics::has_neurons(checkpoint.spec())) {
+    fail(ErrorCode::kUsage,
+         "--sparsity: {} has no feed-forward network that a neuron could be left out of; evaluate "
+         "it without",
+         options.model);
+  }
+  std::vector<metrics::LayerSample> samples;
+  if (request.system->needs_calibration) {
+    const auto windows =
+        metrics::make_windows(tokenizer, metrics::read_documents(options.sparsity_data),
+                              {.context = options.context, .max_tokens = options.sparsity_tokens});
+    samples = metrics::sample_neurons(model, windows, log);
+  }
+  return std::make_unique<metrics::NeuronDropper>(
+      metrics::make_filters(request, checkpoint, samples, model.pool()));
+}
+
 void run(const Options& options, Context& context) {
+  const auto sparsity = sparsity_request(options);
   const auto checkpoint = model::Checkpoint::open(options.model);
   require_positions(checkpoint, options.context);
   const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
@@ -102,6 +159,11 @@ void run(const Options& options, Context& context) {
   // The reference keeps F32, so that the type's own share in the distance can be measured.
   engine_options.kv_type = options.kv_type;
   engine::Engine model(checkpoint, engine_options, context.log);
+  std::unique_ptr<metrics::NeuronDropper> dropper;
+  if (sparsity) {
+    dropper = make_dropper(options, *sparsity, checkpoint, tokenizer, model, context.log);
+    model.set_inner_editor(dropper.get());
+  }
   std::vector<metrics::ScoredToken> tokens;
   const metrics::Evaluation evaluation =
       metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log,
@@ -117,10 +179,12 @@ void run(const Options& options, Context& context) {
   json["threads"] = model.threads();
   json["kv_type"] = std::string(kernels::to_string(options.kv_type));
   json.update(metrics::to_json(evaluation));
+  if (dropper) json["sparsity"] = metrics::to_json(*sparsity, *dropper);
   if (options.json) write_json(context, *options.json, json);
   if (options.json != "-") {
     context.log.clear_progress();
     print_table(context.out, evaluation);
+    if (dropper) print_sparsity(context.out, *dropper);
   }
 }
 
@@ -141,6 +205,20 @@ Action declare(CLI::App& app) {
   add_json(app, options->json);
   add_text(app, {"--tokens-out", "FILE", "also write what each token scored, as JSON"},
            options->tokens_out);
+  add_text(app,
+           {"--sparsity", "NAME:LEVEL",
+            "leave out neurons of FFNs: " + metrics::sparsity_system_names() +
+                "; the level is the share to leave out, for cett the error allowed, for mass the "
+                "share to keep"},
+           options->sparsity);
+  add_texts(app,
+            {"--sparsity-data", "PATH",
+             "text that --sparsity is calibrated on (chess, teal, cett, mass): files or folders"},
+            options->sparsity_data);
+  add_whole(app,
+            {"--sparsity-tokens", "N",
+             "use at most this many tokens of it, shared by the domains; 0 means all"},
+            options->sparsity_tokens, 0, std::int64_t{1} << 40);
   return [options](Context& context) { run(*options, context); };
 }
 
@@ -154,7 +232,8 @@ extern const Command kEval{
         "with the model's start token; every text token is scored once. With --reference also "
         "reports the mean KL divergence in nats (reference to model), its 99th percentile, how "
         "often both prefer the same token, how often they choose the same experts, and the "
-        "expected acceptance rate (ESAP).",
+        "expected acceptance rate (ESAP). --sparsity asks what the model would lose if its FFNs "
+        "did without some of their neurons; nothing gets faster.",
     .declare = declare};
 
 }  // namespace winnow::cli

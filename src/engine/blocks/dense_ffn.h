@@ -3,6 +3,7 @@
 // The feed-forward block of a dense layer: down(silu(gate(x)) * up(x)).
 #pragma once
 
+#include "engine/blocks/activated_gate.h"
 #include "engine/linear.h"
 #include "engine/observer.h"
 #include "engine/weights.h"
@@ -17,9 +18,13 @@ class DenseFfn {
                Observer* observer);
 
  private:
+  /// Shows the editor what `gate_` and `up_` hold, and makes the codes of what it leaves.
+  void edit(const Compute& compute, LayerId layer, bool with_codes);
+
   LinearInput input_;
   kernels::ActivationBuffer inner_codes_;
   tensor::Matrix<float> gate_, up_;
+  ActivatedGate activated_;  // only with an editor
 };
 
 }  // namespace winnow::engine

@@ -179,10 +179,12 @@ void MoeFfn::gate_and_up_rows(const Compute& compute, const Job& job, os::Range 
   const auto codes = inner_codes_.stretch(job.first_slot, job.slots, job.width());
   multiply_rows(compute, job.matrices.gate_proj, rows, x, gate, worker);
   multiply_rows(compute, job.matrices.up_proj, rows, x, up, worker);
+  const bool edited = compute.inner_editor != nullptr;
   for (std::size_t s = 0; s < job.slots; ++s) {
+    if (edited) activated_.keep(compute, job.first_slot + s, gate.row(s), rows);
     compute.kernels.silu_mul(gate.row(s).data() + rows.begin, up.row(s).data() + rows.begin,
                              rows.size());
-    if (wants_codes(job.matrices.down_proj)) {
+    if (wants_codes(job.matrices.down_proj) && !edited) {
       quantize_columns(compute, gate.row(s), s, rows, codes);
     }
   }
@@ -194,6 +196,25 @@ void MoeFfn::gate_and_up(const Compute& compute, std::span<const Job> jobs) {
   compute.pool.run(jobs.size() * parts.count(), [&](std::size_t item, unsigned worker) {
     gate_and_up_rows(compute, jobs[item / parts.count()], parts[item % parts.count()], worker);
   });
+}
+
+void MoeFfn::edit(const Compute& compute, LayerId layer, std::span<const Job> jobs) {
+  for (const Job& job : jobs) {
+    const auto of_job = [&](auto view) {
+      view = view.rows_from(job.first_slot, job.slots);
+      view.cols = job.width();
+      return view;
+    };
+    const auto inner = of_job(gate_.view());
+    compute.inner_editor->edit(
+        {layer, job.expert, of_job(activated_.view()), of_job(std::as_const(up_).view()), inner},
+        compute.pool);
+    if (!wants_codes(job.matrices.down_proj)) continue;
+    const auto codes = inner_codes_.stretch(job.first_slot, job.slots, job.width());
+    compute.pool.run(job.slots, [&](std::size_t s, unsigned) {
+      quantize_columns(compute, inner.row(s), s, {0, job.width()}, codes);
+    });
+  }
 }
 
 void MoeFfn::down_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker) {
@@ -252,6 +273,7 @@ bool MoeFfn::compute_experts(const Compute& compute, std::span<const experts::Pi
     observe(Site::kExpertInput, layer, jobs, std::as_const(slot_values_).view(), *observer);
   }
   if (!jobs.empty()) gate_and_up(compute, jobs);
+  if (compute.inner_editor != nullptr) edit(compute, layer, jobs);
   if (observed) observe(Site::kExpertInner, layer, jobs, std::as_const(gate_).view(), *observer);
   if (ready.size() == grouped_.experts.size() && out.rows <= kFewTokens) {
     down_and_combine(compute, jobs, out);
@@ -297,6 +319,7 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
   const std::size_t inner = spec_.moe.moe_intermediate_size;
   gate_.reshape(slots, inner);
   up_.reshape(slots, inner);
+  if (compute.inner_editor != nullptr) activated_.reshape(slots, inner);
   slot_out_.reshape(slots, spec_.hidden_size);
   if (inner % kernels::kActivationBlock == 0) inner_codes_.resize(slots, inner);
   std::vector<experts::PinnedExpert> ready;

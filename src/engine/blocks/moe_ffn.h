@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/blocks/activated_gate.h"
 #include "engine/blocks/routing.h"
 #include "engine/linear.h"
 #include "engine/observer.h"
@@ -44,6 +45,8 @@ class MoeFfn {
                tensor::MatrixView<const float> x, Observer& observer) const;
   void gate_and_up(const Compute& compute, std::span<const Job> jobs);
   void gate_and_up_rows(const Compute& compute, const Job& job, os::Range rows, unsigned worker);
+  /// Shows the editor each job's activations, and makes the codes of what it leaves.
+  void edit(const Compute& compute, LayerId layer, std::span<const Job> jobs);
   void down(const Compute& compute, std::span<const Job> jobs);
   void down_and_combine(const Compute& compute, std::span<const Job> jobs,
                         tensor::MatrixView<float> out);
@@ -63,6 +66,7 @@ class MoeFfn {
   std::vector<float> weights_;    // [tokens * top_k]
   GroupedRouting grouped_;
   tensor::Matrix<float> gate_, up_, slot_out_;  // one row per slot
+  ActivatedGate activated_;                     // the same, only with an editor
 };
 
 }  // namespace winnow::engine
