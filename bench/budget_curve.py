@@ -142,8 +142,9 @@ class Curve:
                 *self.threads())
 
     def statistics(self, seed):
-        """What `winnow profile` says of the seed's text, on which experts are selected."""
-        path = self.folder / f"seed-{seed}" / f"statistics-{self.options.tokens}"
+        """What `winnow profile` says of the seed's text, on which experts are selected; its name says of which text."""
+        name = f"statistics-{digest(self.draw(seed))}-{self.options.tokens}-{self.options.context}"
+        path = self.folder / f"seed-{seed}" / name
         if not path.exists():
             self.say(f"seed {seed}: statistics")
             self.winnow("profile", self.options.model, "-o", path, *self.calibration_flags(seed))

@@ -169,6 +169,12 @@ class Run(unittest.TestCase):
         self.assertIn("| 50 % | bits", table)
         self.assertNotIn("aimer", table)
 
+    def test_experts_are_selected_on_the_text_of_the_cell(self):
+        for share, draw in (("50", "1"), ("60", "0.5"), ("70", "0.5")):
+            code, _ = self.run_it("--shares", share, "--draw", draw, "--keeps", "6", methods="frequency")
+            self.assertEqual(code, 0, self.said)
+        self.assertEqual(len(list((self.folder / "work" / "seed-1").glob("statistics-*"))), 2)
+
     def test_cells_of_other_settings_are_refused(self):
         self.run_it(methods="bits")
         code, _ = self.run_it("--flags", "--allocation uniform", methods="bits")

@@ -41,7 +41,8 @@ constexpr std::array kShapes = {
     // For tests: all types of 256 weights a block fit.
     NamedShape{"tiny", "qwen3moe", 2, 256, 4, 2, 64, 512, experts(16, 4, 256), 1024, 512, 10000},
     // As many experts as large models have, in layers of 12.6 MB in F32.
-    NamedShape{"tiny-128", "qwen3moe", 9, 128, 2, 1, 64, 256, experts(128, 8, 64), 1024, 512, 10000},
+    NamedShape{"tiny-128", "qwen3moe", 9, 128, 2, 1, 64, 256, experts(128, 8, 64), 1024, 512,
+               10000},
     NamedShape{"tiny-dense", "qwen3", 2, 256, 4, 2, 64, 512, {}, 1024, 512, 10000},
 };
 
