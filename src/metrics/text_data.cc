@@ -71,18 +71,24 @@ std::optional<TokenId> start_token(const text::Tokenizer& tokenizer) {
   return TokenId{static_cast<std::int32_t>(found - tokens.begin())};
 }
 
-/// How many of `budget` tokens each domain gets: the same number, except that what a short domain
-/// cannot use is shared by the others; the rest of the division goes to the first ones.
+/// How many of `budget` tokens each domain gets: in proportion to its weight, except that what a
+/// short domain cannot use is shared by the others; the rest of the division goes to the first
+/// ones.
 std::vector<std::uint64_t> fair_shares(std::span<const std::uint64_t> available,
-                                       std::uint64_t budget) {
+                                       std::span<const double> weights, std::uint64_t budget) {
   std::vector<std::uint64_t> shares(available.size());
   std::uint64_t left = budget;
   for (;;) {
-    std::uint64_t hungry = 0;
-    for (std::size_t d = 0; d < shares.size(); ++d) hungry += shares[d] < available[d] ? 1 : 0;
-    if (hungry == 0 || left == 0) return shares;
-    const std::uint64_t each = std::max<std::uint64_t>(left / hungry, 1);
+    double hungry = 0;
+    for (std::size_t d = 0; d < shares.size(); ++d) {
+      if (shares[d] < available[d]) hungry += weights[d];
+    }
+    if (!(hungry > 0) || left == 0) return shares;
+    const std::uint64_t round = left;
     for (std::size_t d = 0; d < shares.size() && left > 0; ++d) {
+      if (!(weights[d] > 0)) continue;
+      const double part = static_cast<double>(round) * (weights[d] / hungry);
+      const std::uint64_t each = std::max<std::uint64_t>(static_cast<std::uint64_t>(part), 1);
       const std::uint64_t more = std::min({each, available[d] - shares[d], left});
       shares[d] += more;
       left -= more;
@@ -90,11 +96,30 @@ std::vector<std::uint64_t> fair_shares(std::span<const std::uint64_t> available,
   }
 }
 
-/// Keeps the beginning of each domain, as long as its share of `max_tokens`.
-void keep_tokens(WindowSet& set, std::uint64_t max_tokens) {
+/// Of each domain; 1 where none is given.
+std::vector<double> weights_of(const WindowSet& set, const std::map<std::string, double>& given) {
+  std::vector<double> weights(set.domains.size(), 1.0);
+  for (const auto& [name, weight] : given) {
+    const auto found = std::find(set.domains.begin(), set.domains.end(), name);
+    if (found == set.domains.end()) {
+      std::string all;
+      for (const std::string& domain : set.domains) all += (all.empty() ? "" : ", ") + domain;
+      fail(ErrorCode::kUsage, "--weight {}: there is no such domain; the text has {}", name, all);
+    }
+    weights[static_cast<std::size_t>(found - set.domains.begin())] = weight;
+  }
+  return weights;
+}
+
+/// Keeps the beginning of each domain, as long as its share of `max_tokens` (0: whole).
+void keep_tokens(WindowSet& set, std::uint64_t max_tokens, std::span<const double> weights) {
   std::vector<std::uint64_t> left(set.domains.size());
   for (const Window& window : set.windows) left[window.domain] += window.scored();
-  left = fair_shares(left, max_tokens);
+  if (max_tokens != 0) {
+    left = fair_shares(left, weights, max_tokens);
+  } else {
+    for (std::size_t d = 0; d < left.size(); ++d) left[d] = weights[d] > 0 ? left[d] : 0;
+  }
   std::vector<Window> kept;
   for (Window& window : set.windows) {
     const std::uint64_t scored = std::min<std::uint64_t>(window.scored(), left[window.domain]);
@@ -157,7 +182,9 @@ WindowSet make_windows(const text::Tokenizer& tokenizer, std::span<const Documen
       set.windows.push_back(std::move(window));
     }
   }
-  if (options.max_tokens != 0) keep_tokens(set, options.max_tokens);
+  if (options.max_tokens != 0 || !options.weights.empty()) {
+    keep_tokens(set, options.max_tokens, weights_of(set, options.weights));
+  }
   if (set.windows.empty()) {
     fail_data("{}: holds no tokens to score; is the file empty?",
               documents.empty() ? std::string("--data") : documents.front().source);

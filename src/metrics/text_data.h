@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,13 +51,17 @@ struct WindowOptions {
   std::size_t context = 512;     ///< positions of a window, start token included; >= 2
   std::uint64_t max_tokens = 0;  ///< scored tokens to keep in all, shared equally by the domains as
                                  ///< far as they reach; 0: all
+  /// How many times the tokens of another a domain gets of `max_tokens`; 1 for those not named, 0
+  /// leaves a domain out whatever `max_tokens` is.
+  std::map<std::string, double> weights = {};
 };
 
 /// Documents are encoded whole, special tokens not parsed, and cut into consecutive stretches of
 /// context - 1 tokens; the last may be shorter. Each is preceded by the model's BOS, else by
 /// `<|endoftext|>`; a model with neither gets stretches of `context` tokens whose first is not
 /// scored. So every text token is scored exactly once where there is a start token.
-/// Throws Error{kUsage} for a context below 2, Error{kBadData} when there is no token to score.
+/// Throws Error{kUsage} for a context below 2 and for weights of domains that there are not,
+/// Error{kBadData} when there is no token to score.
 WindowSet make_windows(const text::Tokenizer& tokenizer, std::span<const Document> documents,
                        const WindowOptions& options);
 

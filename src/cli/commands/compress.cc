@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/compress_summary.h"
 #include "cli/context.h"
+#include "cli/domain_weights.h"
 #include "cli/options.h"
 #include "cli/provenance.h"
 #include "compress/compressor.h"
@@ -32,6 +33,7 @@ struct Options {
   std::string model;
   std::string output;
   std::vector<std::string> data;
+  std::vector<std::string> weights;
   std::string budget;
   std::optional<double> bits;
   std::optional<double> tolerance;
@@ -116,6 +118,7 @@ std::string recorded_command(const Options& options) {
                             : fmt::format(" --budget {}", options.budget);
   }
   for (const std::string& path : options.data) command += " --data " + model::path_label(path);
+  for (const std::string& weight : options.weights) command += " --weight " + weight;
   if (!options.statistics.empty()) {
     command += " --statistics " + model::path_label(options.statistics);
   }
@@ -161,9 +164,10 @@ std::optional<Reduced> reduce(const Options& options, const compress::Recipe& re
     statistics.emplace(compress::StatisticsFile::open(options.statistics));
     statistics->require_model(original);
   }
-  auto kept = compress::select_experts(
-      original, statistics ? &*statistics : nullptr, [](const std::string&) { return 1.0; },
-      *recipe.experts);
+  compress::DomainWeight weight = [](const std::string&) { return 1.0; };
+  if (statistics) weight = weight_of_domain(options.weights, *statistics);
+  auto kept = compress::select_experts(original, statistics ? &*statistics : nullptr, weight,
+                                       *recipe.experts);
   auto reduced = model::Checkpoint::open(options.model).with_experts(kept);
   return Reduced{*recipe.experts, std::move(kept), std::move(reduced)};
 }
@@ -231,7 +235,7 @@ Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool
     statistics.require_model(checkpoint);
     if (all_experts) {
       text.moments = compress::load_moments(
-          statistics, checkpoint.spec(), [](const std::string&) { return 1.0; },
+          statistics, checkpoint.spec(), weight_of_domain(options.weights, statistics),
           encoders(options) == compress::EncoderKind::kStock ? compress::RouterWeights::kIgnored
                                                              : compress::RouterWeights::kSquared);
     }
@@ -244,7 +248,8 @@ Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool
         metrics::make_windows(tokenizer, metrics::read_documents(options.data),
                               {.context = std::min<std::size_t>(
                                    options.context, checkpoint.spec().max_position_embeddings),
-                               .max_tokens = options.tokens});
+                               .max_tokens = options.tokens,
+                               .weights = domain_weights(options.weights)});
   } else if (options.statistics.empty()) {
     log.warn(
         "neither --data nor --statistics: the weights alone decide, without knowing which of them "
@@ -385,6 +390,11 @@ Action declare(CLI::App& app) {
   add_model(app, options->model);
   require(add_output(app, options->output, "the GGUF file to write"));
   add_data(app, options->data);
+  add_texts(app,
+            {"--weight", "DOMAIN=W",
+             "how much a domain counts, others 1: its share of --tokens, and its sums in "
+             "--statistics; 0 leaves it out"},
+            options->weights);
   CLI::Option* budget = add_text(
       app, {"--budget", "BYTES", "size of the output file: 8GiB, 500MB, or 30% of 16-bit weights"},
       options->budget);
