@@ -121,7 +121,6 @@ void Compressor::name_codecs_left_out() {
 }
 
 void Compressor::require_correctable() const {
-  require_plain_source(source_);
   if (options_.corrections.rank == 0 || uses_hessians()) return;
   fail(ErrorCode::kUsage,
        "low-rank corrections are judged on text and its Hessians: give --data, and another "
@@ -438,6 +437,7 @@ CompressResult compress_model(const model::Checkpoint& source, const std::filesy
                               const metrics::WindowSet* windows, const CompressOptions& options,
                               Log& log) {
   WINNOW_CHECK(options.file_budget.has_value() != options.bits_per_weight.has_value());
+  require_plain_source(source);
   return Compressor(source, out, windows, options, log).run();
 }
 
