@@ -3,7 +3,6 @@
 #include "compress/compress_checks.h"
 
 #include "base/error.h"
-#include "compress/correction.h"
 
 namespace winnow::compress {
 namespace {
@@ -46,7 +45,6 @@ void check_experts(const model::Checkpoint& source, const CompressOptions& optio
 
 void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
                             bool has_text, bool uses_hessians) {
-  require_plain_source(source);
   check_corrections(options, uses_hessians);
   check_tolerance(options, has_text);
   check_experts(source, options, uses_hessians);

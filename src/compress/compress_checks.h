@@ -11,7 +11,7 @@
 namespace winnow::compress {
 
 /// Throws Error{kUsage} for options that do not go together, or that this model or the lack of text
-/// does not allow, Error{kBadData} for a source that is a result of compressing.
+/// does not allow.
 void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
                             bool has_text, bool uses_hessians);
 

@@ -11,6 +11,7 @@
 #include "compress/chosen_groups.h"
 #include "compress/collect_moments.h"
 #include "compress/compress_checks.h"
+#include "compress/correction.h"
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
@@ -484,6 +485,7 @@ CompressResult compress_model(const model::Checkpoint& source, const std::filesy
   WINNOW_CHECK(int{options.file_budget.has_value()} + int{options.bits_per_weight.has_value()} +
                    int{options.tolerance.has_value()} ==
                1);
+  require_plain_source(source);
   return Compressor(source, out, windows, options, log).run();
 }
 
