@@ -369,8 +369,8 @@ TEST_F(Compress, ALimitOfMemoryChangesNeitherTheBytesNorTheDivergence) {
 TEST_F(Compress, ChangesOfTheLayersAreMadeInTheFileAndResume) {
   const auto source = tiny("plain");
   CompressOptions options = within(least(source) + 20000);
-  options.transforms =
-      wishes_of_names("inner-order,inner-scales,value-scales,attention-input,ffn-input");
+  options.transforms = wishes_of_names(
+      "inner-order,inner-scales,value-scales,value-rotation,attention-input,ffn-input");
   options.transforms.least_gain = -1;  // whatever they bring
   TestLog counting;
   const CompressResult result = compress_model(source, out(), &text_, options, counting);
@@ -392,8 +392,8 @@ TEST_F(Compress, ChangesOfTheLayersAreMadeInTheFileAndResume) {
 
 TEST_F(Compress, EveryChangeAloneLeavesAModelOfEnoughBitsAsItWas) {
   const auto source = tiny("plain");
-  for (const char* name :
-       {"inner-order", "inner-scales", "value-scales", "attention-input", "ffn-input"}) {
+  for (const char* name : {"inner-order", "inner-scales", "value-scales", "value-rotation",
+                           "attention-input", "ffn-input"}) {
     CompressOptions options = within(1 << 30);  // every group stays in 16 bits
     options.transforms = wishes_of_names(name);
     options.transforms.least_gain = -1;

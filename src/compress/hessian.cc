@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "compress/hadamard.h"
 
 namespace winnow::compress {
 namespace {
@@ -87,6 +88,20 @@ Hessian Hessian::of_divided_inputs(std::span<const float> scales) const {
     for (std::size_t j = 0; j <= i; ++j) {
       result.values_[packed(i, j)] /= double{scales[i]} * double{scales[j]};
     }
+  }
+  return result;
+}
+
+Hessian Hessian::of_rotated_inputs(std::size_t width) const {
+  WINNOW_CHECK(width > 0 && size_ % width == 0);
+  tensor::Matrix<double> full = dense();
+  for (std::size_t i = 0; i < size_; ++i) hadamard_each(full.row(i), width);
+  std::vector<double> column(size_);
+  Hessian result = *this;
+  for (std::size_t j = 0; j < size_; ++j) {
+    for (std::size_t i = 0; i < size_; ++i) column[i] = full.row(i)[j];
+    hadamard_each(std::span(column), width);
+    for (std::size_t i = j; i < size_; ++i) result.values_[packed(i, j)] = column[i];
   }
   return result;
 }

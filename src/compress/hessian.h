@@ -43,6 +43,9 @@ class Hessian {
   /// permutation.
   Hessian of_reordered_inputs(std::span<const std::uint32_t> order) const;
 
+  /// The sums for inputs of which each stretch of `width` is transformed by `hadamard`: R H R^T.
+  Hessian of_rotated_inputs(std::size_t width) const;
+
   std::size_t size() const { return size_; }
   /// H[i][j], also for i < j.
   double at(std::size_t i, std::size_t j) const { return i < j ? at(j, i) : values_[packed(i, j)]; }

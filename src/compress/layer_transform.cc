@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "compress/hadamard.h"
 
 namespace winnow::compress {
 
@@ -83,6 +84,9 @@ std::string_view transform_refusal(const model::ModelSpec& spec, TransformKind k
     case TransformKind::kValueScales:
       if (spec.attention_is_linear_in_values) return {};
       return "its values are normed or gated, so no factor passes from v to o";
+    case TransformKind::kValueRotation:
+      if (spec.attention_is_linear_in_values) return {};
+      return "its values are normed or gated, so no rotation passes from v to o";
     case TransformKind::kAttentionInput:
     case TransformKind::kFfnInput:
       if (spec.norm_weights_are_factors) return {};
@@ -134,6 +138,11 @@ void LayerTransform::set_value_scales(std::vector<float> scales) {
   }
 }
 
+void LayerTransform::set_value_rotation() {
+  allow(TransformKind::kValueRotation);
+  value_rotation_ = true;
+}
+
 void LayerTransform::set_attention_input_scales(std::vector<float> scales) {
   allow(TransformKind::kAttentionInput);
   require_scales(scales, spec_.hidden_size);
@@ -153,6 +162,8 @@ void LayerTransform::append(const LayerTransform& next) {
     inner_[e].scales = composed(inner_[e].scales, after.scales, after.order);
     inner_[e].order = composed(inner_[e].order, after.order);
   }
+  WINNOW_CHECK(!value_rotation_ || next.value_scales_.empty());
+  value_rotation_ = value_rotation_ != next.value_rotation_;  // H H = I
   value_scales_ = composed(value_scales_, next.value_scales_);
   attention_out_scales_ = composed(attention_out_scales_, next.attention_out_scales_);
   attention_input_scales_ = composed(attention_input_scales_, next.attention_input_scales_);
@@ -161,6 +172,7 @@ void LayerTransform::append(const LayerTransform& next) {
 
 Json LayerTransform::to_json() const {
   Json json = {{"value_scales", value_scales_},
+               {"value_rotation", value_rotation_},
                {"attention_input_scales", attention_input_scales_},
                {"ffn_input_scales", ffn_input_scales_},
                {"inner", Json::array()}};
@@ -179,6 +191,7 @@ void LayerTransform::read(const Json& json) {
   };
   try {
     set(scales(json, "value_scales"), [&](auto v) { set_value_scales(std::move(v)); });
+    if (json.at("value_rotation").get<bool>()) set_value_rotation();
     set(scales(json, "attention_input_scales"),
         [&](auto v) { set_attention_input_scales(std::move(v)); });
     set(scales(json, "ffn_input_scales"), [&](auto v) { set_ffn_input_scales(std::move(v)); });
@@ -207,9 +220,9 @@ LayerTransform::MatrixChange LayerTransform::change_of(Role role, ExpertId exper
     case Role::kKeyProj:
       return {{}, {}, {}, attention_input_scales_};
     case Role::kValueProj:
-      return {{}, value_scales_, {}, attention_input_scales_};
+      return {{}, value_scales_, {}, attention_input_scales_, value_rotation_, false};
     case Role::kAttentionOutput:
-      return {{}, {}, {}, attention_out_scales_};
+      return {{}, {}, {}, attention_out_scales_, false, value_rotation_};
     case Role::kRouter:
       return {{}, {}, {}, ffn_input_scales_};
     case Role::kGateProj:
@@ -239,10 +252,15 @@ std::span<const float> LayerTransform::divisors_of(Role role) const {
   }
 }
 
+bool LayerTransform::rotates_vector(Role role) const {
+  return value_rotation_ && role == Role::kValueBias;
+}
+
 bool LayerTransform::is_identity(Role role, ExpertId expert) const {
   const MatrixChange change = change_of(role, expert);
   return change.row_order.empty() && change.row_divisors.empty() && change.column_order.empty() &&
-         change.column_factors.empty() && divisors_of(role).empty();
+         change.column_factors.empty() && !change.rotates_rows && !change.rotates_columns &&
+         !rotates_vector(role) && divisors_of(role).empty();
 }
 
 void LayerTransform::apply(Role role, ExpertId expert, tensor::MatrixView<float> weights) const {
@@ -251,23 +269,38 @@ void LayerTransform::apply(Role role, ExpertId expert, tensor::MatrixView<float>
   WINNOW_CHECK(shape && weights.rows == (*shape)[0] && weights.cols == (*shape)[1]);
   const MatrixChange change = change_of(role, expert);
   if (!change.row_order.empty()) reorder_rows(weights, change.row_order);
+  apply_to_columns(change, weights);
+  for (std::size_t r = 0; r < change.row_divisors.size(); ++r) {
+    for (float& w : weights.row(r)) w /= change.row_divisors[r];
+  }
+  if (change.rotates_rows) hadamard_rows(weights, spec_.head_dim);
+}
+
+void LayerTransform::apply_to_rows(Role role, ExpertId expert,
+                                   tensor::MatrixView<float> rows) const {
+  const MatrixChange change = change_of(role, expert);
+  WINNOW_CHECK(change.row_order.empty() && change.row_divisors.empty() && !change.rotates_rows);
+  apply_to_columns(change, rows);
+}
+
+void LayerTransform::apply_to_columns(const MatrixChange& change,
+                                      tensor::MatrixView<float> rows) const {
   std::vector<float> old;
-  for (std::size_t r = 0; r < weights.rows; ++r) {
-    const auto row = weights.row(r);
+  for (std::size_t r = 0; r < rows.rows; ++r) {
+    const auto row = rows.row(r);
     if (!change.column_order.empty()) reorder(row, change.column_order, old);
     for (std::size_t j = 0; j < change.column_factors.size(); ++j) {
       row[j] *= change.column_factors[j];
     }
-    if (change.row_divisors.empty()) continue;
-    for (float& w : row) w /= change.row_divisors[r];
+    if (change.rotates_columns) hadamard_each(row, spec_.head_dim);
   }
 }
 
 void LayerTransform::apply_to_vector(Role role, std::span<float> values) const {
   const auto divisors = divisors_of(role);
-  if (divisors.empty()) return;
-  WINNOW_CHECK(values.size() == divisors.size());
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] /= divisors[i];
+  WINNOW_CHECK(divisors.empty() || values.size() == divisors.size());
+  for (std::size_t i = 0; i < divisors.size(); ++i) values[i] /= divisors[i];
+  if (rotates_vector(role)) hadamard_each(values, spec_.head_dim);
 }
 
 Hessian LayerTransform::apply_to_hessian(Site site, ExpertId expert, const Hessian& hessian) const {
@@ -277,8 +310,10 @@ Hessian LayerTransform::apply_to_hessian(Site site, ExpertId expert, const Hessi
   switch (site) {
     case Site::kAttentionInput:
       return divided(attention_input_scales_);
-    case Site::kAttentionInner:
-      return divided(attention_out_scales_);
+    case Site::kAttentionInner: {
+      const Hessian scaled = divided(attention_out_scales_);
+      return value_rotation_ ? scaled.of_rotated_inputs(spec_.head_dim) : scaled;
+    }
     case Site::kFfnInput:
     case Site::kExpertInput:
       return divided(ffn_input_scales_);

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
 // Changes of one layer's parameters that leave what the layer computes as it is, and make it easier
-// to quantise: inner channels of an FFN in another order, and factors moved from one matrix (or
-// norm) into those that read its output. A plain file of the same architecture holds the result.
+// to quantise: inner channels of an FFN in another order, factors moved from one matrix (or norm)
+// into those that read its output, and values turned by a rotation that is undone there. A plain
+// file of the same architecture holds the result.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,7 @@ enum class TransformKind : std::uint8_t {
   kInnerOrder,      ///< rows of gate and up, columns of down, of one expert
   kInnerScales,     ///< row j of up / s_j, column j of down * s_j, of one expert
   kValueScales,     ///< row c of v / s_c, the columns of o that read it * s_c
+  kValueRotation,   ///< H on the rows of each head of v, and on the columns of o that read it
   kAttentionInput,  ///< attention norm / s, columns of q, k and v * s
   kFfnInput,        ///< FFN norm / s, columns of the router, all gates and all ups * s
 };
@@ -46,10 +48,13 @@ class LayerTransform {
   void set_inner_order(ExpertId expert, std::vector<std::uint32_t> order);
   void set_inner_scales(ExpertId expert, std::vector<float> scales);  ///< [inner width]
   void set_value_scales(std::vector<float> scales);                   ///< [key_value_width]
-  void set_attention_input_scales(std::vector<float> scales);         ///< [hidden_size]
-  void set_ffn_input_scales(std::vector<float> scales);               ///< [hidden_size]
+  /// `hadamard` of every value head, after its scales.
+  void set_value_rotation();
+  void set_attention_input_scales(std::vector<float> scales);  ///< [hidden_size]
+  void set_ffn_input_scales(std::vector<float> scales);        ///< [hidden_size]
 
   /// Makes this the change that has the effect of this one and `next` after it, of the same layer.
+  /// Value scales of `next` do not go behind a rotation of this.
   void append(const LayerTransform& next);
 
   /// A record of everything that is set, and its reading into a transform that has nothing yet.
@@ -61,6 +66,8 @@ class LayerTransform {
   bool is_identity(model::Role role, ExpertId expert = {}) const;
   /// Changes a whole matrix of the layer in place. Its shape must be the model's.
   void apply(model::Role role, ExpertId expert, tensor::MatrixView<float> weights) const;
+  /// The same for some rows of a matrix whose outputs no change touches (o, down projections).
+  void apply_to_rows(model::Role role, ExpertId expert, tensor::MatrixView<float> rows) const;
   /// The same for a norm or a bias.
   void apply_to_vector(model::Role role, std::span<float> values) const;
   /// What the sums over inputs collected before the change are after it.
@@ -78,10 +85,14 @@ class LayerTransform {
     std::span<const float> row_divisors;
     std::span<const std::uint32_t> column_order;
     std::span<const float> column_factors;
+    bool rotates_rows = false;     ///< each head of v, after the division
+    bool rotates_columns = false;  ///< each head of o's input, after the factors
   };
   MatrixChange change_of(model::Role role, ExpertId expert) const;
   /// What a vector is divided by.
   std::span<const float> divisors_of(model::Role role) const;
+  bool rotates_vector(model::Role role) const;
+  void apply_to_columns(const MatrixChange& change, tensor::MatrixView<float> rows) const;
   Inner& inner(ExpertId expert);
   void allow(TransformKind kind) const;
 
@@ -91,6 +102,7 @@ class LayerTransform {
   std::vector<Inner> inner_;                 // [experts, or 1]
   std::vector<float> value_scales_;          // [key_value_width]
   std::vector<float> attention_out_scales_;  // the same for each column of o
+  bool value_rotation_ = false;
   std::vector<float> attention_input_scales_;
   std::vector<float> ffn_input_scales_;
 };

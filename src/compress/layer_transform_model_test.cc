@@ -85,6 +85,12 @@ TEST_P(EveryTinyModel, KeepsItsLogitsWithScaledInnerChannels) {
 TEST_P(EveryTinyModel, KeepsItsLogitsWithScaledValues) {
   EXPECT_LE(change({kValueScales}), kTolerance);
 }
+TEST_P(EveryTinyModel, KeepsItsLogitsWithRotatedValues) {
+  EXPECT_LE(change({kValueRotation}), kTolerance);
+}
+TEST_P(EveryTinyModel, KeepsItsLogitsWithValuesThatAreScaledAndRotated) {
+  EXPECT_LE(change({kValueScales, kValueRotation}), kTolerance);
+}
 TEST_P(EveryTinyModel, KeepsItsLogitsWithTheAttentionNormFolded) {
   EXPECT_LE(change({kAttentionInput}), kTolerance);
 }
@@ -95,7 +101,8 @@ TEST_P(EveryTinyModel, KeepsItsLogitsWithTheFfnNormFolded) {
 TEST(Grain, KeepsItsLogitsUnderAllTransformsAtOnce) {
   const auto grain = std::filesystem::path(WINNOW_SOURCE_DIR) / "models/grain";
   const double change = change_of_logits(
-      grain, {kInnerOrder, kInnerScales, kValueScales, kAttentionInput, kFfnInput}, 64);
+      grain, {kInnerOrder, kInnerScales, kValueScales, kValueRotation, kAttentionInput, kFfnInput},
+      64);
   EXPECT_LE(change, kTolerance);
 }
 

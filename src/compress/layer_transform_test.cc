@@ -39,6 +39,7 @@ model::ModelSpec small_spec() {
   return spec;
 }
 
+/// Those that are exact with powers of two, and that may follow each other.
 const std::vector<TransformKind> kKinds = {
     TransformKind::kInnerOrder, TransformKind::kInnerScales, TransformKind::kValueScales,
     TransformKind::kAttentionInput, TransformKind::kFfnInput};
@@ -93,6 +94,7 @@ TEST(LayerTransform, SaysOfEveryTensorWhetherItChanges) {
       {kInnerOrder, {Role::kExpertGateProj, Role::kExpertUpProj, Role::kExpertDownProj}},
       {kInnerScales, {Role::kExpertUpProj, Role::kExpertDownProj}},
       {kValueScales, {Role::kValueProj, Role::kValueBias, Role::kAttentionOutput}},
+      {kValueRotation, {Role::kValueProj, Role::kValueBias, Role::kAttentionOutput}},
       {kAttentionInput, {Role::kAttentionNorm, Role::kQueryProj, Role::kKeyProj, Role::kValueProj}},
       {kFfnInput, {Role::kFfnNorm, Role::kRouter, Role::kExpertGateProj, Role::kExpertUpProj}}};
   for (const auto& [kind, changed] : expected) {
@@ -155,6 +157,98 @@ TEST(LayerTransform, GivesEveryQueryHeadTheScalesOfItsValueHead) {
   std::vector<float> bias(16, 1.0F);
   transform.apply_to_vector(Role::kValueBias, bias);
   for (std::size_t i = 0; i < 16; ++i) EXPECT_EQ(bias[i], 1.0F / scales[i]);
+}
+
+/// Only scales of values and their rotation.
+LayerTransform rotated_values(const model::ModelSpec& spec) {
+  LayerTransform transform(spec, LayerId{0});
+  Rng rng(4);
+  set_random(transform, spec, LayerId{0}, TransformKind::kValueScales, ScaleStyle::kAny, rng);
+  transform.set_value_rotation();
+  return transform;
+}
+
+TEST(LayerTransform, TurnsEachValueHeadAndUndoesItInEveryQueryHead) {
+  const auto spec = small_spec();
+  const LayerTransform transform = rotated_values(spec);
+  auto v = random_matrix(1, 16, 24);
+  auto o = random_matrix(2, 24, 32);
+  const auto through = [&] {
+    // [24, 24] of each query head: what o's columns of it make of its value head's rows of v.
+    std::vector<double> result;
+    for (std::size_t head = 0; head < 4; ++head) {
+      for (std::size_t r = 0; r < 24; ++r) {
+        for (std::size_t c = 0; c < 24; ++c) {
+          double sum = 0;
+          for (std::size_t d = 0; d < 8; ++d) {
+            sum += double{o.row(r)[head * 8 + d]} * v.row(head / 2 * 8 + d)[c];
+          }
+          result.push_back(sum);
+        }
+      }
+    }
+    return result;
+  };
+  const auto before = through();
+  const auto old = v.clone();
+  transform.apply(Role::kValueProj, {}, v.view());
+  transform.apply(Role::kAttentionOutput, {}, o.view());
+  EXPECT_NE(v.row(3)[0], old.row(3)[0]);
+  const auto after = through();
+  // Sums of 8 products of about 1, whose factors went through five roundings.
+  for (std::size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(after[i], before[i], 1e-5) << i;
+}
+
+TEST(LayerTransform, TurnsTheBiasOfTheValuesWithThem) {
+  const auto spec = small_spec();
+  const LayerTransform transform = rotated_values(spec);
+  // As a matrix whose every column is the bias.
+  auto v = random_matrix(1, 16, 24);
+  std::vector<float> bias(16);
+  for (std::size_t r = 0; r < 16; ++r) {
+    bias[r] = v.row(r)[0];
+    std::fill(v.row(r).begin(), v.row(r).end(), bias[r]);
+  }
+  transform.apply(Role::kValueProj, {}, v.view());
+  transform.apply_to_vector(Role::kValueBias, bias);
+  for (std::size_t r = 0; r < 16; ++r) EXPECT_EQ(bias[r], v.row(r)[5]);
+}
+
+TEST(LayerTransform, KeepsWhatAChangeCostsWhenValuesAreRotated) {
+  const auto spec = small_spec();
+  const LayerTransform transform = rotated_values(spec);
+  auto errors = random_matrix(5, 24, 32);
+  const Hessian hessian = correlated_hessian(5, 100, 32);
+  const double before = quadratic(errors, hessian);
+  auto rows = errors.clone();
+  transform.apply(Role::kAttentionOutput, {}, errors.view());
+  const Hessian after = transform.apply_to_hessian(Site::kAttentionInner, {}, hessian);
+  // The errors are rounded to f32 in each of four steps.
+  EXPECT_NEAR(quadratic(errors, after), before, 1e-6 * before);
+  transform.apply_to_rows(Role::kAttentionOutput, {}, rows.view());
+  EXPECT_THAT(rows.flat(), ::testing::ElementsAreArray(errors.flat()));
+}
+
+TEST(LayerTransform, TwoRotationsAreNone) {
+  const auto spec = small_spec();
+  LayerTransform turned(spec, LayerId{0});
+  turned.set_value_rotation();
+  LayerTransform both = turned;
+  both.append(turned);
+  EXPECT_TRUE(both.is_identity(Role::kValueProj));
+  EXPECT_TRUE(both.is_identity(Role::kValueBias));
+  both.append(turned);
+  EXPECT_FALSE(both.is_identity(Role::kAttentionOutput));
+  EXPECT_THROW(both.append(rotated_values(spec)), Error);  // scales behind a rotation
+}
+
+TEST(LayerTransform, ReadsTheRecordOfARotation) {
+  const auto spec = small_spec();
+  const LayerTransform transform = rotated_values(spec);
+  LayerTransform copy(spec, LayerId{0});
+  copy.read(transform.to_json());
+  EXPECT_EQ(copy.to_json(), transform.to_json());
+  EXPECT_FALSE(copy.is_identity(Role::kValueBias));
 }
 
 // A change dW of a matrix becomes the transformed dW, and costs under the transformed Hessian what
@@ -247,6 +341,10 @@ TEST(LayerTransform, RefusesWhatTheModelDoesNotLetThrough) {
   const Error value = refusal([](auto& spec) { spec.attention_is_linear_in_values = false; },
                               TransformKind::kValueScales);
   EXPECT_THAT(value.what(), ::testing::HasSubstr("normed or gated"));
+  const Error rotation = refusal([](auto& spec) { spec.attention_is_linear_in_values = false; },
+                                 TransformKind::kValueRotation);
+  EXPECT_EQ(rotation.code(), ErrorCode::kUsage);
+  EXPECT_THAT(rotation.what(), ::testing::HasSubstr("no rotation passes"));
   for (const TransformKind kind : {TransformKind::kAttentionInput, TransformKind::kFfnInput}) {
     const Error norm = refusal([](auto& spec) { spec.norm_weights_are_factors = false; }, kind);
     EXPECT_THAT(norm.what(), ::testing::HasSubstr("1 + w"));

@@ -39,7 +39,9 @@ class Choice {
 
   void run(const CalibrationStreams& text, Log& log) {
     const TransformWishes& wishes = options_.wishes;
-    if (wishes.inner_order || wishes.inner_scales || wishes.value_scales) choose_inside(text, log);
+    if (wishes.inner_order || wishes.inner_scales || wishes.value_scales || wishes.value_rotation) {
+      choose_inside(text, log);
+    }
     if (wishes.attention_input || wishes.ffn_input) choose_inputs(text, log);
   }
 

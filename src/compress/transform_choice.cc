@@ -146,6 +146,80 @@ class InnerChoice {
   std::vector<TransformGain> gains_;
 };
 
+/// Values and the attention output, which alone is judged.
+class ValueChoice {
+ public:
+  ValueChoice(const LayerSource& source, const TransformWishes& wishes,
+              const HessianQuantizerOptions& options, const Workers& workers)
+      : source_(source),
+        wishes_(wishes),
+        options_(options),
+        workers_(workers),
+        rows_(sampled(source.weights(Role::kAttentionOutput, {}).view(), wishes.input_rows)),
+        hessian_(*source.hessian(Role::kAttentionOutput, {})),
+        held_out_(source.held_out(Role::kAttentionOutput, {})) {}
+
+  std::vector<TransformGain> run(LayerTransform& transform) {
+    std::vector<TransformGain> gains;
+    LayerTransform scaled = transform;
+    if (wishes_.value_scales && allowed(source_, TransformKind::kValueScales)) {
+      gains.push_back(choose_scales(scaled));
+    }
+    LayerTransform rotated = transform;
+    if (wishes_.value_rotation && allowed(source_, TransformKind::kValueRotation)) {
+      rotated.set_value_rotation();
+      TransformGain gain{TransformKind::kValueRotation, {}, loss_under(scaled), 0};
+      const double loss = loss_under(rotated);
+      const bool better = loss < (1 - wishes_.least_gain) * gain.loss_before;
+      gain.loss_after = better ? loss : gain.loss_before;
+      gains.push_back(gain);
+      if (better) scaled = std::move(rotated);
+    }
+    transform = std::move(scaled);
+    return gains;
+  }
+
+ private:
+  const quant::Codec& codec() const { return source_.codec(Role::kAttentionOutput); }
+
+  TransformGain choose_scales(LayerTransform& transform) const {
+    const model::ModelSpec& spec = source_.spec;
+    const std::uint32_t group = spec.num_attention_heads / spec.num_key_value_heads;
+    std::vector<std::uint32_t> channel_of(spec.query_width());
+    const std::vector<float> of_columns = input_magnitudes(hessian_);
+    std::vector<float> magnitudes(spec.key_value_width());
+    for (std::uint32_t c = 0; c < channel_of.size(); ++c) {
+      channel_of[c] = c / spec.head_dim / group * spec.head_dim + c % spec.head_dim;
+      magnitudes[channel_of[c]] += of_columns[c] / static_cast<float>(group);
+    }
+    const TrialMatrix matrix{rows_.view(), &codec(), &hessian_, held_out_};
+    ChannelScales found =
+        search_channel_scales(std::span(&matrix, 1), magnitudes, channel_of, *wishes_.value_scales,
+                              options_, wishes_.least_gain, workers_);
+    if (!found.is_identity()) transform.set_value_scales(std::move(found.scales));
+    return {TransformKind::kValueScales, {}, found.unscaled_loss, found.held_out_loss};
+  }
+
+  /// Of the sampled rows, quantised as they will be.
+  double loss_under(const LayerTransform& transform) const {
+    constexpr engine::Site kSite = engine::Site::kAttentionInner;
+    tensor::Matrix<float> changed = rows_.clone();
+    transform.apply_to_rows(Role::kAttentionOutput, {}, changed.view());
+    const Hessian hessian = transform.apply_to_hessian(kSite, {}, hessian_);
+    const Hessian held_out =
+        transform.apply_to_hessian(kSite, {}, held_out_ ? *held_out_ : hessian_);
+    return held_out_loss({changed.view(), &codec(), &hessian, &held_out}, options_, workers_);
+  }
+
+  const LayerSource& source_;
+  const TransformWishes& wishes_;
+  const HessianQuantizerOptions& options_;
+  Workers workers_;
+  tensor::Matrix<float> rows_;
+  const Hessian& hessian_;
+  const Hessian* held_out_;
+};
+
 /// All matrices that read one norm, as one matrix per codec, so that one factorisation serves all.
 class FoldedInput {
  public:
@@ -229,28 +303,11 @@ std::vector<TransformGain> choose_values(const LayerSource& source, const Transf
                                          const HessianQuantizerOptions& options,
                                          const Workers& workers, LayerTransform& transform) {
   const Role role = Role::kAttentionOutput;
-  const Hessian* hessian = source.hessian(role, {});
-  const quant::Codec& codec = source.codec(role);
-  if (!wishes.value_scales || hessian == nullptr || codec.grid == nullptr ||
-      !allowed(source, TransformKind::kValueScales)) {
+  if ((!wishes.value_scales && !wishes.value_rotation) || source.hessian(role, {}) == nullptr ||
+      source.codec(role).grid == nullptr) {
     return {};
   }
-  const model::ModelSpec& spec = source.spec;
-  const std::uint32_t group = spec.num_attention_heads / spec.num_key_value_heads;
-  std::vector<std::uint32_t> channel_of(spec.query_width());
-  const std::vector<float> of_columns = input_magnitudes(*hessian);
-  std::vector<float> magnitudes(spec.key_value_width());
-  for (std::uint32_t c = 0; c < channel_of.size(); ++c) {
-    channel_of[c] = c / spec.head_dim / group * spec.head_dim + c % spec.head_dim;
-    magnitudes[channel_of[c]] += of_columns[c] / static_cast<float>(group);
-  }
-  const tensor::Matrix<float> rows = sampled(source.weights(role, {}).view(), wishes.input_rows);
-  const TrialMatrix matrix{rows.view(), &codec, hessian, source.held_out(role, {})};
-  ChannelScales found =
-      search_channel_scales(std::span(&matrix, 1), magnitudes, channel_of, *wishes.value_scales,
-                            options, wishes.least_gain, workers);
-  if (!found.is_identity()) transform.set_value_scales(std::move(found.scales));
-  return {{TransformKind::kValueScales, {}, found.unscaled_loss, found.held_out_loss}};
+  return ValueChoice(source, wishes, options, workers).run(transform);
 }
 
 std::vector<TransformGain> choose_input_folds(const LayerSource& source,
@@ -302,7 +359,7 @@ LayerTransformChoice choose_layer_transform(const LayerSource& source,
 }
 
 std::string transform_names() {
-  return "inner-order,inner-scales,value-scales,attention-input,ffn-input";
+  return "inner-order,inner-scales,value-scales,value-rotation,attention-input,ffn-input";
 }
 
 TransformWishes wishes_of_names(const std::string& list) {
@@ -316,6 +373,8 @@ TransformWishes wishes_of_names(const std::string& list) {
       wishes.inner_scales = ScaleFamily::kAwq;
     } else if (word == "value-scales") {
       wishes.value_scales = ScaleFamily::kAwq;
+    } else if (word == "value-rotation") {
+      wishes.value_rotation = true;
     } else if (word == "attention-input") {
       wishes.attention_input = ScaleFamily::kAwq;
     } else if (word == "ffn-input") {

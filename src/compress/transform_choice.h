@@ -25,6 +25,7 @@ struct TransformWishes {
   bool inner_order = false;
   std::optional<ScaleFamily> inner_scales{};
   std::optional<ScaleFamily> value_scales{};
+  bool value_rotation = false;
   std::optional<ScaleFamily> attention_input{};
   std::optional<ScaleFamily> ffn_input{};
   /// A change is made when the held-out loss falls by more than this share of it.
@@ -34,7 +35,8 @@ struct TransformWishes {
   std::size_t input_rows = 256;
 
   bool any() const {
-    return inner_order || inner_scales || value_scales || attention_input || ffn_input;
+    return inner_order || inner_scales || value_scales || value_rotation || attention_input ||
+           ffn_input;
   }
 };
 
@@ -74,7 +76,8 @@ std::vector<TransformGain> choose_inner(const LayerSource& source, ExpertId expe
                                         const TransformWishes& wishes,
                                         const HessianQuantizerOptions& options,
                                         const Workers& workers, LayerTransform& transform);
-/// Values and what they go into: needs that of the attention output.
+/// Values and what they go into: needs that of the attention output. A rotation (on or off for each
+/// layer, RoSTE, arXiv:2502.09003) takes the place of scales that lose more.
 std::vector<TransformGain> choose_values(const LayerSource& source, const TransformWishes& wishes,
                                          const HessianQuantizerOptions& options,
                                          const Workers& workers, LayerTransform& transform);

@@ -44,8 +44,13 @@ class TransformChoice : public ::testing::TestWithParam<std::uint32_t> {
             layer,
             [this](Role role, ExpertId expert) {
               const auto shape = *model::expected_shape(spec, role, layer);
-              return random_matrix(10 * static_cast<std::uint64_t>(role) + index(expert), shape[0],
-                                   shape[1]);
+              auto weights = random_matrix(10 * static_cast<std::uint64_t>(role) + index(expert),
+                                           shape[0], shape[1]);
+              if (role != Role::kAttentionOutput) return weights;
+              for (std::size_t r = 0; r < weights.rows(); ++r) {
+                for (std::size_t c = 5; c < weights.cols(); c += 16) weights.row(r)[c] *= stand_out;
+              }
+              return weights;
             },
             [this](Role, ExpertId) { return known ? &hessian : nullptr; },
             [this](Role, ExpertId) { return &held_out; },
@@ -56,6 +61,7 @@ class TransformChoice : public ::testing::TestWithParam<std::uint32_t> {
     wishes.inner_order = true;
     wishes.inner_scales = wishes.value_scales = ScaleFamily::kAwq;
     wishes.attention_input = wishes.ffn_input = ScaleFamily::kAwq;
+    wishes.value_rotation = true;
     return wishes;
   }
   LayerTransformChoice choose(const TransformWishes& wishes) {
@@ -79,6 +85,7 @@ class TransformChoice : public ::testing::TestWithParam<std::uint32_t> {
   Hessian hessian = correlated_hessian(2, 800, 64);
   Hessian held_out = correlated_hessian(3, 400, 64);
   bool known = true;
+  float stand_out = 1;  // factor of one column of o in each head
 };
 INSTANTIATE_TEST_SUITE_P(MoeAndDense, TransformChoice, ::testing::Values(0U, 1U));
 
@@ -112,6 +119,7 @@ TEST_P(TransformChoice, ReportsWhatItTriedAndNeverALossThatRose) {
   EXPECT_EQ(tried[TransformKind::kInnerOrder], inner);
   EXPECT_EQ(tried[TransformKind::kInnerScales], inner);
   EXPECT_EQ(tried[TransformKind::kValueScales], 1);
+  EXPECT_EQ(tried[TransformKind::kValueRotation], 1);
   EXPECT_EQ(tried[TransformKind::kAttentionInput], 1);
   EXPECT_EQ(tried[TransformKind::kFfnInput], 1);
 }
@@ -127,6 +135,24 @@ TEST_P(TransformChoice, ChangesNothingThatDoesNotPay) {
     EXPECT_TRUE(transform.is_identity(role.role)) << role.name;
   }
   for (const TransformGain& gain : gains) EXPECT_EQ(gain.loss_after, gain.loss_before);
+}
+
+TEST_P(TransformChoice, RotatesValuesWhereOneChannelOfEachHeadStandsOut) {
+  // Columns 16 apart are 30 times the others: scales of blocks of 32 are theirs.
+  stand_out = 30;
+  hessian = identity_hessian(64);
+  held_out = identity_hessian(64);
+  TransformWishes wishes;
+  wishes.value_rotation = true;
+  wishes.least_gain = 0.05;  // random weights gain or lose a percent or two by chance
+  const auto [transform, gains] = choose(wishes);
+  ASSERT_EQ(gains.size(), 1U);
+  EXPECT_LT(gains[0].loss_after, 0.8 * gains[0].loss_before);
+  EXPECT_FALSE(transform.is_identity(Role::kValueProj));
+  stand_out = 1;
+  const auto even = choose(wishes);
+  EXPECT_TRUE(even.transform.is_identity(Role::kValueProj));
+  EXPECT_EQ(even.gains[0].loss_after, even.gains[0].loss_before);
 }
 
 TEST_P(TransformChoice, LeavesAloneWhatNothingIsKnownOfOrNothingIsLostIn) {

@@ -52,6 +52,8 @@ inline void set_random(LayerTransform& transform, const model::ModelSpec& spec, 
   }
   if (kind == TransformKind::kValueScales) {
     transform.set_value_scales(random_scales(spec.key_value_width(), style, rng));
+  } else if (kind == TransformKind::kValueRotation) {
+    transform.set_value_rotation();  // there is one only
   } else if (kind == TransformKind::kAttentionInput) {
     transform.set_attention_input_scales(random_scales(spec.hidden_size, style, rng));
   } else if (kind == TransformKind::kFfnInput) {

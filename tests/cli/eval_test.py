@@ -94,6 +94,23 @@ class Sparsity(CommandTest):
             self.refuse(1, words, *base, *options)
 
 
+class KeyEntropy(CommandTest):
+    def test_every_head_has_a_share_and_the_scores_stay(self):
+        base = ("eval", GRAIN, "--data", GRAIN / "data" / "valid", "--tokens", 512)
+        result = self.json_of(*base, "--key-entropy")
+        entropy = result.pop("key_entropy")
+        self.assertEqual(result, self.json_of(*base))
+        self.assertGreater(entropy["tokens"], 512)
+        self.assertEqual(len(entropy["layers"]), 6)
+        for layer in entropy["layers"]:
+            self.assertEqual(len(layer["heads"]), 4)
+            self.assertTrue(all(0 < head < 1 for head in layer["heads"]), layer)
+            self.assertGreater(layer["nuclear_norm"], 0)
+        self.assertEqual(self.json_of(*base, "--key-entropy", "--sparsity", "top:0.9")["key_entropy"], entropy)
+        table = self.succeed(*base, "--key-entropy").stdout.splitlines()
+        self.assertEqual([line.split()[0] for line in table[-6:]], list("012345"))
+
+
 class Results(CommandTest):
     def setUp(self):
         super().setUp()

@@ -12,6 +12,7 @@
 #include "cli/context.h"
 #include "cli/loading.h"
 #include "cli/options.h"
+#include "compress/key_entropy.h"
 #include "engine/engine.h"
 #include "metrics/evaluation.h"
 #include "metrics/neuron_dropper.h"
@@ -36,6 +37,7 @@ struct Options {
   std::optional<std::string> sparsity;
   std::vector<std::string> sparsity_data;
   std::uint64_t sparsity_tokens = 16384;
+  bool key_entropy = false;
 };
 
 void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
@@ -72,6 +74,15 @@ void print_sparsity(Output& out, const metrics::NeuronDropper& dropper) {
   out.write(fmt::format("neurons left out: {}; by layer:", percent(dropper.sparsity())));
   for (const auto& share : dropper.layer_sparsity()) out.write(fmt::format(" {}", percent(share)));
   out.write("\n");
+}
+
+void print_key_entropy(Output& out, const compress::KeyEntropy& entropy) {
+  out.write(fmt::format("{:<6} {:>13}  {}\n", "layer", "nuclear norm", "key entropy by head"));
+  for (std::size_t l = 0; l < entropy.heads.size(); ++l) {
+    out.write(fmt::format("{:<6} {:>13.4f} ", l, entropy.nuclear_norms[l]));
+    for (const double head : entropy.heads[l]) out.write(fmt::format(" {:.3f}", head));
+    out.write("\n");
+  }
 }
 
 void require_same_tokens(const text::Tokenizer& a, const text::Tokenizer& b) {
@@ -159,6 +170,8 @@ void run(const Options& options, Context& context) {
   // The reference keeps F32, so that the type's own share in the distance can be measured.
   engine_options.kv_type = options.kv_type;
   engine::Engine model(checkpoint, engine_options, context.log);
+  std::optional<compress::KeyEntropy> keys;
+  if (options.key_entropy) keys = compress::measure_key_entropy(model, windows, context.log);
   std::unique_ptr<metrics::NeuronDropper> dropper;
   if (sparsity) {
     dropper = make_dropper(options, *sparsity, checkpoint, tokenizer, model, context.log);
@@ -180,11 +193,13 @@ void run(const Options& options, Context& context) {
   json["kv_type"] = std::string(kernels::to_string(options.kv_type));
   json.update(metrics::to_json(evaluation));
   if (dropper) json["sparsity"] = metrics::to_json(*sparsity, *dropper);
+  if (keys) json["key_entropy"] = compress::to_json(*keys);
   if (options.json) write_json(context, *options.json, json);
   if (options.json != "-") {
     context.log.clear_progress();
     print_table(context.out, evaluation);
     if (dropper) print_sparsity(context.out, *dropper);
+    if (keys) print_key_entropy(context.out, *keys);
   }
 }
 
@@ -219,6 +234,9 @@ Action declare(CLI::App& app) {
             {"--sparsity-tokens", "N",
              "use at most this many tokens of it, shared by the domains; 0 means all"},
             options->sparsity_tokens, 0, std::int64_t{1} << 40);
+  add_flag(app, "--key-entropy", options->key_entropy,
+           "also measure the matrix entropy of each head's keys, and the nuclear norm of each "
+           "layer's hidden states, without --sparsity");
   return [options](Context& context) { run(*options, context); };
 }
 
