@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include <fstream>
 
 #include "formats/expect_error.h"
@@ -167,6 +169,33 @@ TEST(MakeWindows, FilesOfOneNameAreOneDomainAndEmptyOnesAreNone) {
   EXPECT_THAT(set.domains, ElementsAre("a", "b"));
   EXPECT_EQ(scored_text(set, 0), "xxz");
   EXPECT_EQ(scored_text(set, 1), "y");
+}
+
+TEST(MakeWindows, WeightsAreSharesOfTheTokensAsFarAsADomainReaches) {
+  const std::vector<Document> documents = {{"a", "1", std::string(1000, 'a')},
+                                           {"b", "2", std::string(1000, 'b')},
+                                           {"c", "3", std::string(50, 'c')}};
+  const auto scored = [&](const WindowOptions& options) {
+    const WindowSet set = windows_of(documents, options);
+    std::map<std::string, std::uint64_t> tokens;
+    for (const Window& window : set.windows) {
+      tokens[set.domains[window.domain]] += window.scored();
+    }
+    return tokens;
+  };
+  using Tokens = std::map<std::string, std::uint64_t>;
+  EXPECT_EQ(scored({.max_tokens = 400, .weights = {{"a", 3}, {"c", 0}}}),
+            (Tokens{{"a", 300}, {"b", 100}}));
+  // What the short one leaves is shared as the weights say.
+  EXPECT_EQ(scored({.max_tokens = 450, .weights = {{"a", 3}, {"c", 10}}}),
+            (Tokens{{"a", 300}, {"b", 100}, {"c", 50}}));
+  EXPECT_EQ(scored({.max_tokens = 0, .weights = {{"b", 0}}}), (Tokens{{"a", 1000}, {"c", 50}}));
+  EXPECT_THAT(error_of(
+                  [&] {
+                    scored({.weights = {{"d", 1}}});
+                  },
+                  ErrorCode::kUsage),
+              HasSubstr("no such domain; the text has a, b, c"));
 }
 
 TEST(MakeWindows, SharesTheTokensEquallyAndGivesOnWhatAShortDomainLeaves) {
