@@ -5,9 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
-
 #include <fstream>
+#include <map>
 
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
