@@ -51,7 +51,7 @@ class KeysAndValues(CommandTest):
 
 
 class Sparsity(CommandTest):
-    CALIBRATED = ("--sparsity-data", GRAIN / "data" / "calib")
+    CALIBRATED = ("--sparsity-data", GRAIN / "data" / "calib", "--sparsity-tokens", 4096)
 
     def evaluate(self, *options):
         return self.json_of("eval", GRAIN, "--data", GRAIN / "data" / "valid", "--tokens", 1024,
