@@ -33,11 +33,12 @@ void check_experts(const model::Checkpoint& source, const CompressOptions& optio
          "--expert-options tells experts apart on text and its Hessians: give --data, and another "
          "--hessians than 'diagonal'");
   }
-  if (options.allocation.kind != Allocation::kSlopes || options.corrections.rank != 0 ||
-      options.transforms.any()) {
+  const Allocation kind = options.allocation.kind;
+  if ((kind != Allocation::kSlopes && kind != Allocation::kSearch) ||
+      options.corrections.rank != 0 || options.transforms.any()) {
     fail(ErrorCode::kUsage,
-         "--expert-options goes with --allocation slopes alone, and with neither --transforms nor "
-         "low-rank corrections");
+         "--expert-options goes with --allocation slopes or search alone, and with neither "
+         "--transforms nor low-rank corrections");
   }
 }
 

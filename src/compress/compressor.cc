@@ -175,9 +175,9 @@ std::uint64_t Compressor::least_size() {
     for (const GroupOption& option : group.options) {
       smallest = std::min(smallest, option_bytes(option));
     }
-    // Every replacement takes next to nothing.
-    if (!group.only || options_.experts.replacements.empty()) least += smallest;
+    if (!group.only || stays_at_least(options_.experts, source_.spec(), group)) least += smallest;
   }
+  least += least_replacement_bytes(options_.experts, source_.spec());
   groups_ = whole;
   return least;
 }
@@ -254,6 +254,8 @@ void Compressor::choose_experts(bool fits) {
   take({Mix(groups_.size()), std::vector<std::optional<std::size_t>>(experts)});  // all are there
   const MixProblem all = problem();
   take(fits ? experts_->choose(all, damages) : experts_->solve(all, damages));
+  const bool searches = fits && options_.allocation.kind == Allocation::kSearch;
+  if (searches) take(experts_->search(all, damages, expert_mix_, options_.allocation.search));
   // What is replaced takes no room in the header either.
   const std::uint64_t taken = planned_size();
   WINNOW_CHECK(taken <= budget());

@@ -12,6 +12,7 @@
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
 #include "model/extended_layout.h"
+#include "model/test_models.h"
 
 namespace winnow::compress {
 namespace {
@@ -95,6 +96,43 @@ TEST_F(CompressExperts, AllOptionsAreNeverPredictedWorseThanSome) {
   const double types = run(within(budget, "types")).predicted_kl;
   const double all = run(within(budget, "all")).predicted_kl;
   EXPECT_LE(all, types * (1 + 1e-12));
+}
+
+TEST_F(CompressExperts, ASearchOnMeasuredDivergenceIsNeverWorseThanItsStart) {
+  CompressOptions options = within((least("types") + least("all")) / 2, "all");
+  options.allocation.kind = Allocation::kSearch;
+  options.allocation.search.rounds = 2;
+  options.allocation.search.offspring = 3;
+  const Json search = run(options).expert_record["search"];
+  EXPECT_LE(search["best_kl"], search["first_kl"]);
+  EXPECT_GE(search["mixes"], 1);
+  EXPECT_LE(search["mixes"], 7);
+  EXPECT_LE(std::filesystem::file_size(out()), options.file_budget->value);
+}
+
+/// The loudest expert of the model keeps its matrices at any budget.
+TEST_F(CompressExperts, SuperExpertsAreNeverReplaced) {
+  model::testing::EditableModel model("plain");
+  // Expert 2 of layer 1 alone is 50 times as loud: BF16 numbers times 64.
+  std::string& bytes = model.tensor("model.layers.1.mlp.experts.2.down_proj.weight").bytes;
+  for (std::size_t at = 1; at < bytes.size(); at += 2) {
+    const bool is_zero = (bytes[at] & 0x7f) == 0 && (bytes[at - 1] & 0x80) == 0;
+    if (!is_zero) bytes[at] = static_cast<char>(bytes[at] + 3);  // exponent + 6
+  }
+  model.write(folder_.path() / "loud");
+  const auto loud = model::Checkpoint::open(folder_.path() / "loud");
+  const std::uint64_t budget = least("all") + 20000;
+  const CompressResult result = compress_model(loud, out(), &text_, within(budget, "all"), log_);
+  std::size_t left_out = 0;
+  for (const TensorGroup& group : result.groups) {
+    if (!group.left_out) continue;
+    ++left_out;
+    EXPECT_FALSE(group.layer == LayerId{1} && group.only == ExpertId{2}) << group.name();
+  }
+  EXPECT_GT(left_out, 0U);
+  for (const Json& expert : result.expert_record["experts"]) {
+    EXPECT_FALSE(expert["layer"] == 1 && expert["expert"] == 2) << "is not even considered";
+  }
 }
 
 TEST_F(CompressExperts, ThreadsAndALimitOfMemoryChangeNoByte) {

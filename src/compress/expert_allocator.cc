@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "compress/expert_likeness.h"
+#include "compress/expert_selection.h"
 
 namespace winnow::compress {
 namespace {
@@ -45,6 +46,43 @@ ExpertOptions expert_options_of_names(const std::string& names) {
   return options;
 }
 
+namespace {
+
+bool offers(const ExpertOptions& options, ExpertSubstitute::Kind kind) {
+  return std::any_of(options.replacements.begin(), options.replacements.end(),
+                     [kind](const ExpertReplacement* how) { return how->substitute == kind; });
+}
+
+/// Rows of the router that a layer keeps: half as many again as a token goes to, for a choice.
+std::size_t least_rows(const model::MoeSpec& moe, std::size_t experts) {
+  return std::min<std::size_t>(experts, moe.top_k + (moe.top_k + 1) / 2);
+}
+
+}  // namespace
+
+bool stays_at_least(const ExpertOptions& options, const model::ModelSpec& spec,
+                    const TensorGroup& group) {
+  using Kind = ExpertSubstitute::Kind;
+  for (const Kind kind : {Kind::kZero, Kind::kIdentity, Kind::kConstant}) {
+    if (offers(options, kind)) return false;
+  }
+  if (!offers(options, Kind::kDropped)) return true;
+  return index(*group.only) < least_rows(spec.moe, spec.num_experts(group.layer));
+}
+
+std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model::ModelSpec& spec) {
+  using Kind = ExpertSubstitute::Kind;
+  const bool takes_vectors = offers(options, Kind::kConstant) && !offers(options, Kind::kZero) &&
+                             !offers(options, Kind::kIdentity);
+  if (!takes_vectors) return 0;
+  const std::uint64_t bytes = std::uint64_t{spec.hidden_size} * sizeof(float);
+  std::uint64_t total = 0;
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    total += spec.num_experts(LayerId{layer}) * checked_align_up(bytes, kAlignment).value();
+  }
+  return total;
+}
+
 ExpertAllocator::ExpertAllocator(const PackerContext& context, const ExpertOptions& options,
                                  const WindowBatches& probe, SweepMemory memory)
     : context_(context),
@@ -52,6 +90,7 @@ ExpertAllocator::ExpertAllocator(const PackerContext& context, const ExpertOptio
       probe_(probe),
       memory_(std::move(memory)),
       constants_(context.source.spec().num_hidden_layers),
+      largest_outputs_(context.source.spec().num_hidden_layers),
       slopes_(context.source.spec().num_hidden_layers) {
   first_item_.resize(slopes_.size());
   for (const ExpertReplacement* how : options_.replacements) {
@@ -82,7 +121,18 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
     if (l + 1 < spec.num_hidden_layers) stream.run(context_.runner, stream, nullptr, context_.log);
     context_.log.progress("watching experts", l + 1, spec.num_hidden_layers, "layers");
   }
+  protect_super_experts();
   predict();
+}
+
+/// Nothing stands for them, whatever it seems to change: what they do holds the model together
+/// (REAP, arXiv:2510.13999). They may share their matrices with others.
+void ExpertAllocator::protect_super_experts() {
+  const auto is_super = super_experts(largest_outputs_);
+  for (ExpertItem& item : items_) {
+    const auto& layer = is_super[index(item.layer)];
+    if (!layer.empty() && layer[index(item.expert)]) item.replacements.clear();
+  }
 }
 
 void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& groups,
@@ -105,6 +155,7 @@ void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& g
     items_.push_back(std::move(item));
     if (!sums.experts.empty()) {
       constants_[index(layer)].push_back(best_constant(sums.experts[e]));
+      largest_outputs_[index(layer)].push_back(sums.experts[e].largest_output);
     }
   }
   for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -148,14 +199,13 @@ void ExpertAllocator::add_shared(std::span<ExpertItem> items, const LayerSums& s
   }
 }
 
-/// A token has to have experts to choose from: half as many again as it goes to.
+/// A token has to have experts to choose from.
 void ExpertAllocator::limit_dropped(std::span<ExpertItem> items) const {
   const auto dropped = [](ExpertItem& item) {
     return std::find_if(item.replacements.begin(), item.replacements.end(),
                         [](const ReplacementOption& option) { return !option.how->kind; });
   };
-  const std::size_t top_k = context_.source.spec().moe.top_k;
-  const std::size_t least = std::min(items.size(), top_k + (top_k + 1) / 2);
+  const std::size_t least = least_rows(context_.source.spec().moe, items.size());
   std::vector<std::pair<double, std::size_t>> changes;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const auto found = dropped(items[i]);
@@ -215,8 +265,8 @@ DamageTable ExpertAllocator::with_shared_use(const DamageTable& damages,
     const ReplacementOption& option = items_[i].replacements[*mix.replaced[i]];
     if (option.how != shared_) continue;
     const ExpertItem& owner = item_of(items_[i].layer, option.shared_with);
-    if (owner.use > 0)
-      more[static_cast<std::size_t>(&owner - items_.data())] += items_[i].use / owner.use;
+    if (!(owner.use > 0)) continue;
+    more[static_cast<std::size_t>(&owner - items_.data())] += items_[i].use / owner.use;
   }
   DamageTable table = damages;
   for (std::size_t i = 0; i < items_.size(); ++i) {
@@ -271,9 +321,71 @@ void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
 
 ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages) const {
   for (const ExpertItem& item : items_) problem.room += item.router_bytes;
-  const auto mix = solve_experts(problem, damages, items_);
-  WINNOW_CHECK(mix.has_value());
-  return *mix;
+  if (auto mix = solve_experts(problem, damages, items_)) return *std::move(mix);
+  const std::uint64_t least = least_bytes(problem, items_);
+  fail(ErrorCode::kBudget,
+       "the budget is {} bytes too small: super experts, and experts that others share with, keep "
+       "their matrices; add as many, or leave 'shared' out of --expert-options",
+       least - std::min(least, problem.room));
+}
+
+ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& damages,
+                                  const ExpertMix& start, const MixSearchOptions& options) {
+  const std::vector<double> fitted = slopes_;
+  const DamageTable shared = with_shared_use(damages, start);
+  const auto joined = [](const ExpertMix& mix) {
+    Mix all = mix.mix;
+    for (const auto& choice : mix.replaced) all.push_back(choice ? 1 + *choice : 0);
+    return all;
+  };
+  const auto parted = [&](const Mix& all) {
+    const auto groups = static_cast<std::ptrdiff_t>(damages.size());
+    ExpertMix mix{Mix(all.begin(), all.begin() + groups), {}};
+    for (auto choice = all.begin() + groups; choice != all.end(); ++choice) {
+      mix.replaced.push_back(*choice > 0 ? std::optional(*choice - 1) : std::nullopt);
+    }
+    return mix;
+  };
+  const MixSearchResult found = search_mix(
+      slopes_.size(),
+      [&](std::span<const double> factors) {
+        for (std::size_t l = 0; l < slopes_.size(); ++l) slopes_[l] = fitted[l] * factors[l];
+        predict();
+        return joined(solve(problem, shared));
+      },
+      [&](std::span<const Mix> mixes) {
+        std::vector<WeightVariant> variants;
+        std::vector<double> types;
+        for (const Mix& all : mixes) {
+          const ExpertMix mix = parted(all);
+          add_to(variants.emplace_back(), mix, {});
+          types.push_back(damage_of_types(with_shared_use(damages, mix), mix));
+        }
+        std::vector<double> totals = measure_divergences(context_.runner, context_.source.spec(),
+                                                         probe_, variants, memory_, context_.log);
+        for (std::size_t m = 0; m < totals.size(); ++m) totals[m] += types[m];
+        return totals;
+      },
+      options, context_.log);
+  slopes_ = fitted;
+  predict();
+  search_ = {{"mixes", found.measured}, {"first_kl", found.first}, {"best_kl", found.best}};
+  ExpertMix best = parted(found.mix);
+  if (best.replaced != start.replaced) fit_slopes(best);
+  return best;
+}
+
+/// Of the types of all matrices that are there.
+double ExpertAllocator::damage_of_types(const DamageTable& damages, const ExpertMix& mix) const {
+  std::vector<bool> is_there(damages.size(), true);
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    for (const std::size_t g : items_[i].groups) is_there[g] = !mix.replaced[i];
+  }
+  double total = 0;
+  for (std::size_t g = 0; g < damages.size(); ++g) {
+    if (is_there[g]) total += damages[g][mix.mix[g]];
+  }
+  return total;
 }
 
 ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& damages) {
@@ -324,7 +436,9 @@ Json ExpertAllocator::record(const ExpertMix& mix) const {
     expert["options"] = std::move(options);
     experts.push_back(std::move(expert));
   }
-  return {{"kl_per_change", slopes_}, {"rounds", rounds_}, {"experts", std::move(experts)}};
+  Json record = {{"kl_per_change", slopes_}, {"rounds", rounds_}, {"experts", std::move(experts)}};
+  if (!search_.is_null()) record["search"] = search_;
+  return record;
 }
 
 }  // namespace winnow::compress

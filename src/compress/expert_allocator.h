@@ -14,6 +14,7 @@
 #include "compress/expert_items.h"
 #include "compress/expert_replacement.h"
 #include "compress/group_packer.h"
+#include "compress/mix_search.h"
 
 namespace winnow::compress {
 
@@ -29,6 +30,13 @@ struct ExpertOptions {
 
 /// "all", or names of replacements and "types", separated by commas. Throws Error{kUsage}.
 ExpertOptions expert_options_of_names(const std::string& names);
+
+/// Whether the matrices of a group of one expert are there in the smallest possible file: there are
+/// no replacements for all experts of a layer, and it is not among those that may be replaced.
+bool stays_at_least(const ExpertOptions& options, const model::ModelSpec& spec,
+                    const TensorGroup& group);
+/// What the replacements of all others take in it.
+std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model::ModelSpec& spec);
 
 class ExpertAllocator {
  public:
@@ -47,6 +55,11 @@ class ExpertAllocator {
   /// which the routers' rows are taken. Throws what measuring throws.
   ExpertMix choose(const MixProblem& problem, const DamageTable& damages);
 
+  /// From what `choose` gave: mixes for slopes that differ from the fitted ones at random, each
+  /// judged by the measured divergence of all its replacements together and the predicted damage of
+  /// its types; the best of them, at most `options.rounds` times `options.offspring` measured.
+  ExpertMix search(const MixProblem& problem, const DamageTable& damages, const ExpertMix& start,
+                   const MixSearchOptions& options);
   /// The same with the slopes as they are.
   ExpertMix solve(MixProblem problem, const DamageTable& damages) const;
   /// The same replacements, and types for `spare` bytes more than the mix takes.
@@ -72,9 +85,11 @@ class ExpertAllocator {
  private:
   void add_items(LayerId layer, const std::vector<TensorGroup>& groups, const LayerSums& sums,
                  bool pads);
+  void protect_super_experts();
   void limit_dropped(std::span<ExpertItem> items) const;
   void add_shared(std::span<ExpertItem> items, const LayerSums& sums) const;
   void predict();
+  double damage_of_types(const DamageTable& damages, const ExpertMix& mix) const;
   void fit_slopes(const ExpertMix& mix);
 
   PackerContext context_;
@@ -89,8 +104,10 @@ class ExpertAllocator {
   std::vector<ExpertItem> items_;
   std::vector<std::size_t> first_item_;                     // [layers]
   std::vector<std::vector<std::vector<float>>> constants_;  // [layers][experts]
+  std::vector<std::vector<double>> largest_outputs_;        // [layers][experts]
   std::vector<double> slopes_;  // [layers]: nats per token and unit of change
   Json rounds_ = Json::array();
+  Json search_;
 };
 
 }  // namespace winnow::compress

@@ -118,6 +118,23 @@ std::vector<Choice> best_combinations(const MixProblem& problem, const DamageTab
   return sums;
 }
 
+std::uint64_t least_bytes(const MixProblem& problem, std::span<const ExpertItem> items) {
+  const auto smallest = [&](std::size_t g) {
+    return *std::min_element(problem.bytes[g].begin(), problem.bytes[g].end());
+  };
+  std::uint64_t total = 0;
+  for (const std::size_t g : other_groups(problem.bytes.size(), items)) total += smallest(g);
+  for (const ExpertItem& item : items) {
+    std::uint64_t least = item.router_bytes;
+    for (const std::size_t g : item.groups) least += smallest(g);
+    for (std::size_t r = 0; r < item.replacements.size(); ++r) {
+      least = std::min(least, bytes_beside(item, r));
+    }
+    total += least;
+  }
+  return total;
+}
+
 std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> items,
                       const ExpertMix& mix) {
   std::uint64_t total = 0;

@@ -55,6 +55,9 @@ ExpertMix solve_types(const MixProblem& problem, const DamageTable& damages,
                       std::span<const ExpertItem> items,
                       std::vector<std::optional<std::size_t>> replaced);
 
+/// Bytes of the smallest mix, as `size_of` counts.
+std::uint64_t least_bytes(const MixProblem& problem, std::span<const ExpertItem> items);
+
 /// Bytes of a mix, router rows included.
 std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> items,
                       const ExpertMix& mix);

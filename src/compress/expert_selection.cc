@@ -123,13 +123,17 @@ std::vector<std::vector<bool>> super_experts(const model::Checkpoint& source,
                                              const StatisticsFile& statistics) {
   const model::ModelSpec& spec = source.spec();
   std::vector<std::vector<double>> largest(spec.num_hidden_layers);
-  std::vector<double> all;
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
     if (!spec.is_moe_layer(LayerId{layer})) continue;
     largest[layer] = largest_entries(statistics, LayerId{layer}, spec.moe.num_experts);
-    all.insert(all.end(), largest[layer].begin(), largest[layer].end());
   }
-  std::vector<std::vector<bool>> result(spec.num_hidden_layers);
+  return super_experts(largest);
+}
+
+std::vector<std::vector<bool>> super_experts(const std::vector<std::vector<double>>& largest) {
+  std::vector<double> all;
+  for (const auto& layer : largest) all.insert(all.end(), layer.begin(), layer.end());
+  std::vector<std::vector<bool>> result(largest.size());
   if (all.empty()) return result;
   const double tenth = *std::max_element(all.begin(), all.end()) / 10;
   const double bar = std::max(percentile(all, 0.995), tenth);

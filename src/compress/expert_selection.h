@@ -59,6 +59,9 @@ std::vector<double> mean_over_hits(const SelectionContext& context, std::string_
 std::vector<std::vector<bool>> super_experts(const model::Checkpoint& source,
                                              const StatisticsFile& statistics);
 
+/// The same rule on the largest magnitudes of outputs [layers][N].
+std::vector<std::vector<bool>> super_experts(const std::vector<std::vector<double>>& largest);
+
 struct SelectionRequest {
   const ExpertSelection* selection = nullptr;
   std::size_t keep = 0;  ///< in every MoE layer

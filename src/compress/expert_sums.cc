@@ -47,7 +47,12 @@ void ExpertSumCollector::add_outputs(const Token& token, std::size_t choice) {
   sums.squared_weights += square;
   sums.squared_outputs += square * gram_[choice * token.outputs.size() + choice];
   sums.squared_residuals += square * squared_distance(output, token.input);
-  for (std::size_t j = 0; j < output.size(); ++j) sums.outputs[j] += square * double{output[j]};
+  float largest = 0;
+  for (std::size_t j = 0; j < output.size(); ++j) {
+    sums.outputs[j] += square * double{output[j]};
+    largest = std::max(largest, std::fabs(output[j]));
+  }
+  sums.largest_output = std::max(sums.largest_output, double{largest});
 }
 
 /// Without choice j the weights of the others become those of the softmax without its score: both

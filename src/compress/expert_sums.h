@@ -22,6 +22,7 @@ struct ExpertSums {
   double squared_outputs = 0;    ///< of g^2 |f|^2
   double squared_residuals = 0;  ///< of g^2 |f - x|^2
   std::vector<double> outputs;   ///< of g^2 f, [hidden_size]
+  double largest_output = 0;     ///< magnitude of the largest entry of any f
   /// Of |y' - y|^2, y the layer's output and y' what it would be if the router could not choose the
   /// expert: the next best takes its place. Infinite where there is no next. Over all tokens: where
   /// weights are not renormalised, those that are sent elsewhere change too.
