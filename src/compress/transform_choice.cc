@@ -359,7 +359,7 @@ LayerTransformChoice choose_layer_transform(const LayerSource& source,
 }
 
 std::string transform_names() {
-  return "inner-order,inner-scales,value-scales,value-rotation,attention-input,ffn-input";
+  return "inner-order, inner-scales, value-scales, value-rotation, attention-input, ffn-input";
 }
 
 TransformWishes wishes_of_names(const std::string& list) {

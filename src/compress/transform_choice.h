@@ -40,7 +40,7 @@ struct TransformWishes {
   }
 };
 
-/// All names of kinds, separated by commas: "inner-order,inner-scales,...".
+/// All names of kinds, separated by commas: "inner-order, inner-scales, ...".
 std::string transform_names();
 /// The kinds of a list of such names, scales by AWQ's rule; "none" is nothing. Throws Error{kUsage}
 /// with all names for another one.
