@@ -45,17 +45,20 @@ class LayerVisit {
   void run(std::span<const Site> sites) {
     for (const Site site : sites)
       (is_expert_site(site) ? expert_sites_ : dense_sites_).push_back(site);
-    const std::size_t portion = experts_at_a_time();
-    once_ = portion >= spec_.moe.num_experts || expert_sites_.empty();
-    visit_portion(dense_sites_, once_ ? ExpertRange{0, portion} : ExpertRange{0, 0});
+    const std::size_t all = spec_.moe.num_experts;
+    once_ = fits_at_once();
+    visit_portion(dense_sites_, once_ ? ExpertRange{0, all} : ExpertRange{0, 0});
     if (once_) return;
+    const std::size_t portion = experts_at_a_time();
     const auto each_portion = [&](const auto& use) {
-      for (std::size_t first = 0; first < spec_.moe.num_experts; first += portion) {
-        use(ExpertRange{first, std::min<std::size_t>(first + portion, spec_.moe.num_experts)});
+      for (std::size_t first = 0; first < all; first += portion) {
+        use(ExpertRange{first, std::min(first + portion, all)});
       }
     };
     // Expert after expert, as when all are there at once: sums in another order differ.
-    each_portion([&](ExpertRange experts) { add_layer_sums(collect({}, experts)); });
+    if (portion < all) {
+      each_portion([&](ExpertRange experts) { add_layer_sums(collect({}, experts)); });
+    }
     each_portion([&](ExpertRange experts) { visit_portion({}, experts); });
   }
 
@@ -65,6 +68,8 @@ class LayerVisit {
     bool holds(ExpertId expert) const { return index(expert) >= begin && index(expert) < end; }
   };
   std::size_t copies() const { return text_.held_out == nullptr ? 1 : 2; }
+  std::uint64_t bytes_of(const std::vector<Site>& sites) const;
+  bool fits_at_once() const;
   std::size_t experts_at_a_time() const;
   Sums collect(std::span<const Site> dense, ExpertRange experts);
   void observe(WindowStream& text, HessianCollector& sums);
@@ -88,18 +93,27 @@ class LayerVisit {
   std::vector<std::pair<Hessian, std::optional<Hessian>>> layer_sums_;
 };
 
-/// All, or as many as fit beside the sums of the layer.
+/// Of the sums of these sites, for one expert where they are experts'.
+std::uint64_t LayerVisit::bytes_of(const std::vector<Site>& sites) const {
+  std::uint64_t total = 0;
+  for (const Site site : sites) total += copies() * hessian_bytes(spec_, site).value;
+  return total;
+}
+
+/// Whether all sums have room together; those of the layer need as much as one expert's.
+bool LayerVisit::fits_at_once() const {
+  if (options_.scope == HessianScope::kLayer || !options_.memory || expert_sites_.empty()) {
+    return true;
+  }
+  const std::uint64_t experts = (spec_.moe.num_experts + 1) * bytes_of(expert_sites_);
+  return bytes_of(dense_sites_) + experts <= options_.memory->value;
+}
+
+/// All, or as many as fit beside the sums of the layer, once those of its other sites are freed.
 std::size_t LayerVisit::experts_at_a_time() const {
-  const std::size_t all = spec_.moe.num_experts;
-  if (options_.scope == HessianScope::kLayer || !options_.memory) return all;
-  std::uint64_t dense = 0;
-  std::uint64_t expert = 0;
-  for (const Site site : dense_sites_) dense += copies() * hessian_bytes(spec_, site).value;
-  for (const Site site : expert_sites_) expert += copies() * hessian_bytes(spec_, site).value;
-  const std::uint64_t limit = options_.memory->value;
-  // The sums of the layer need as much as one expert.
-  if (dense + (all + 1) * expert <= limit || expert == 0) return all;
-  return std::max<std::uint64_t>(1, limit > expert ? (limit - expert) / expert : 1);
+  const std::uint64_t expert = bytes_of(expert_sites_);
+  const std::uint64_t beside = options_.memory->value / expert;
+  return std::clamp<std::uint64_t>(beside, 2, spec_.moe.num_experts + 1) - 1;
 }
 
 /// Of these inputs of the layer and of these experts' inputs.
