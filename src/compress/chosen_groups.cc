@@ -3,6 +3,7 @@
 #include "compress/chosen_groups.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 
@@ -14,7 +15,8 @@ class GroupIndex {
  public:
   explicit GroupIndex(const std::vector<TensorGroup>& groups) : groups_(groups) {
     for (std::size_t g = 0; g < groups.size(); ++g) {
-      places_[key_of(groups[g])] = g;
+      // Of the forms of one matrix the one that is in the output, or the whole one.
+      if (groups[g].width == 0 || !groups[g].left_out) places_[key_of(groups[g])] = g;
       divided_ = divided_ || groups[g].only;
     }
   }
@@ -75,7 +77,7 @@ void add_experts(const ChosenGroups& chosen, const Index& index_of, model::Expor
     auto& layer = options.experts[index(items[i].layer)];
     const auto place = layer.begin() + index(items[i].expert);
     if (option.how->kind) {
-      place->shape = {*option.how->kind, 0, index(option.shared_with)};
+      place->shape = {*option.how->kind, option.width, index(option.shared_with)};
     } else {
       layer.erase(place);
     }
@@ -149,6 +151,52 @@ std::vector<TensorGroup> divide_experts(const std::vector<TensorGroup>& groups) 
     for (TensorGroup& one : divide_group(group)) divided.push_back(std::move(one));
   }
   return divided;
+}
+
+void apply_mix(const ExpertMix& mix, std::span<const ExpertItem> items,
+               std::vector<TensorGroup>& groups) {
+  for (std::size_t g = 0; g < groups.size(); ++g) groups[g].chosen = mix.mix[g];
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    items[i].for_each_group([&](std::size_t g) { groups[g].left_out = true; });
+    for (const std::size_t g : items[i].groups_of(mix.replaced[i])) groups[g].left_out = false;
+  }
+}
+
+std::vector<std::vector<std::uint64_t>> option_sizes(const std::vector<TensorGroup>& groups,
+                                                     bool pads) {
+  std::vector<std::vector<std::uint64_t>> sizes;
+  for (const TensorGroup& group : groups) {
+    sizes.emplace_back();
+    for (const GroupOption& option : group.options) {
+      sizes.back().push_back(option_size(option, pads));
+    }
+  }
+  return sizes;
+}
+
+std::uint64_t least_bytes(const std::vector<TensorGroup>& groups, bool pads,
+                          const std::function<bool(const TensorGroup&)>& stays) {
+  std::uint64_t total = 0;
+  // By layer and expert, then by width.
+  std::map<std::pair<LayerId, ExpertId>, std::map<std::uint32_t, std::uint64_t>> experts;
+  for (const TensorGroup& group : groups) {
+    std::uint64_t smallest = UINT64_MAX;
+    for (const GroupOption& option : group.options) {
+      smallest = std::min(smallest, option_size(option, pads));
+    }
+    if (group.only) {
+      if (!stays(group)) continue;
+      experts[{group.layer, *group.only}][group.width] += smallest;
+    } else {
+      total += smallest;
+    }
+  }
+  for (const auto& [expert, forms] : experts) {
+    std::uint64_t least = UINT64_MAX;
+    for (const auto& [width, bytes] : forms) least = std::min(least, bytes);
+    total += least;
+  }
+  return total;
 }
 
 }  // namespace winnow::compress

@@ -11,6 +11,7 @@ Json to_json(const TensorGroup& group, const CompressResult& result) {
   json["role"] = std::string(model::traits(group.role).name);
   if (model::traits(group.role).per_layer) json["layer"] = index(group.layer);
   if (group.only) json["expert"] = index(*group.only);
+  if (group.width != 0) json["width"] = group.width;
   json["weights"] = group.weights;
   if (result.predicts_kl) json["kl_per_error"] = group.kl_per_error;
   if (!group.left_out) json["chosen"] = std::string(group.options[group.chosen].codec->name);
@@ -48,7 +49,7 @@ Json to_json(const CompressResult& result) {
   }
   Json groups = Json::array();
   for (const TensorGroup& group : result.groups) {
-    groups.push_back(to_json(group, result));
+    if (group.width == 0 || !group.left_out) groups.push_back(to_json(group, result));
   }
   json["groups"] = groups;
   if (!result.expert_record.is_null()) json["replacements"] = result.expert_record;

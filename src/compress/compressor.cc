@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "base/error.h"
 #include "compress/calibration_text.h"
@@ -17,6 +16,7 @@
 #include "compress/group_packer.h"
 #include "compress/memory_plan.h"
 #include "compress/mix_measurer.h"
+#include "compress/narrowed_groups.h"
 #include "compress/option_costs.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
@@ -79,15 +79,13 @@ class Compressor {
   void choose_within_tolerance(const PackerContext& tools, const SweepMemory& memory);
   double predicted_kl() const;
   void take(const ExpertMix& mix);
+  void take_whole_experts();
   double measure_by_layers(const SweepMemory& memory);
   void prepare();
   void quantise();
   CompressResult result() const;
   void measure_output(CompressResult& result) const;
   model::ExportOptions export_options() const;
-  std::uint64_t option_bytes(const GroupOption& option) const {
-    return counts_file() ? option.bytes.value : option.payload.value;
-  }
 
   const model::Checkpoint& source_;
   const std::filesystem::path& out_;
@@ -110,6 +108,7 @@ class Compressor {
 
 /// All that is known of the options before anything is measured.
 void Compressor::list_options() {
+  if (options_.experts.narrow) add_narrowed_groups(source_, groups_);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     TensorGroup& group = groups_[g];
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
@@ -161,22 +160,26 @@ std::uint64_t Compressor::planned_size() const {
 /// Bytes that do not depend on the choices: the header, norms and routers.
 std::uint64_t Compressor::fixed_bytes() const {
   std::uint64_t total = planned_size();
-  for (const TensorGroup& group : groups_) total -= option_bytes(group.options[group.chosen]);
+  for (const TensorGroup& group : groups_) {
+    if (!group.left_out) total -= option_size(group.options[group.chosen], counts_file());
+  }
   return total;
 }
 
-/// Of the smallest that can be made, as the budget counts.
+/// Of the smallest that can be made, as the budget counts. Which experts have to stay is known only
+/// once they have been measured, as `take_whole_experts` leaves them.
 std::uint64_t Compressor::least_size() {
-  const std::vector<TensorGroup> whole = groups_;
-  if (options_.experts.any() && !experts_) groups_ = divide_experts(whole);
-  std::uint64_t least = fixed_bytes();
-  for (const TensorGroup& group : groups_) {
-    std::uint64_t smallest = option_bytes(group.options[0]);
-    for (const GroupOption& option : group.options) {
-      smallest = std::min(smallest, option_bytes(option));
-    }
-    if (!group.only || stays_at_least(options_.experts, source_.spec(), group)) least += smallest;
+  if (experts_) {
+    const std::vector<ExpertItem>& items = experts_->items();
+    return fixed_bytes() - router_bytes(items) +
+           least_bytes({option_sizes(groups_, counts_file())}, items);
   }
+  const std::vector<TensorGroup> whole = groups_;
+  if (options_.experts.any()) groups_ = divide_experts(whole);
+  std::uint64_t least = fixed_bytes();
+  least += least_bytes(groups_, counts_file(), [this](const TensorGroup& group) {
+    return stays_at_least(options_.experts, source_.spec(), group);
+  });
   least += least_replacement_bytes(options_.experts, source_.spec());
   groups_ = whole;
   return least;
@@ -203,15 +206,8 @@ void Compressor::require_budget() {
 }
 
 MixProblem Compressor::problem() const {
-  MixProblem problem;
-  for (const TensorGroup& group : groups_) {
-    problem.bytes.emplace_back();
-    for (const GroupOption& option : group.options) {
-      problem.bytes.back().push_back(option_bytes(option));
-    }
-  }
-  problem.room = budget() - fixed_bytes();  // require_budget has seen that the smallest fit
-  return problem;
+  // require_budget has seen that the smallest fit.
+  return {option_sizes(groups_, counts_file()), budget() - fixed_bytes()};
 }
 
 void Compressor::choose(const PackerContext& tools) {
@@ -230,28 +226,28 @@ void Compressor::choose(const PackerContext& tools) {
 
 void Compressor::take(const ExpertMix& mix) {
   expert_mix_ = mix;
-  for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].chosen = mix.mix[g];
-  for (std::size_t i = 0; i < mix.replaced.size(); ++i) {
-    for (const std::size_t g : experts_->items()[i].groups) {
-      groups_[g].left_out = mix.replaced[i].has_value();
-    }
-  }
+  apply_mix(mix, experts_->items(), groups_);
 }
 
 void Compressor::measure_experts(const PackerContext& tools, const SweepMemory& memory) {
   groups_ = divide_experts(groups_);
-  experts_.emplace(tools, options_.experts, *probe_, memory);
+  experts_.emplace(tools, options_.experts, *packer_, *probe_, memory);
   const WindowBatches text(text_->calibration.windows, MemoryPlan::kBatchTokens);
   experts_->measure(
       groups_, text, counts_file(),
       memory_.states_on_disk ? memory.folder / "states-experts" : std::filesystem::path());
+  take_whole_experts();
+}
+
+void Compressor::take_whole_experts() {
+  const std::size_t experts = experts_->items().size();
+  take({Mix(groups_.size()), std::vector<std::optional<std::size_t>>(experts)});
 }
 
 /// fits: whether the slopes of replacements follow what is chosen, which runs the model.
 void Compressor::choose_experts(bool fits) {
   const DamageTable damages = predicted_damages(groups_);
-  const std::size_t experts = experts_->items().size();
-  take({Mix(groups_.size()), std::vector<std::optional<std::size_t>>(experts)});  // all are there
+  take_whole_experts();
   const MixProblem all = problem();
   take(fits ? experts_->choose(all, damages) : experts_->solve(all, damages));
   const bool searches = fits && options_.allocation.kind == Allocation::kSearch;
@@ -423,7 +419,9 @@ double Compressor::measure_by_layers(const SweepMemory& memory) {
   for (const TensorGroup& group : groups_) {
     const PackOrder order{&group, group.options[group.chosen].codec};
     if (group.left_out || packer_->is_copy(order)) continue;
-    variants[0].changes[key_of(group)] = [this, order] { return packer_->pack(order); };
+    variants[0].changes[key_of(group)] = [this, order] {
+      return pack_at_full_width(*packer_, order, source_);
+    };
   }
   if (experts_) {
     experts_->add_to(variants[0], expert_mix_, [this](std::size_t g) {
@@ -458,6 +456,7 @@ CompressResult Compressor::run() {
   if (measures_options()) {
     packer_->measure(groups_);
     if (text_) measure_noise(partial);
+    complete_narrowed_groups(groups_);
     predict();
   }
   if (options_.experts.any()) measure_experts(tools, sweep);

@@ -128,4 +128,22 @@ Correction fit_correction(ConstMatrix weights, const quant::PackedMatrix& packed
   return result;
 }
 
+std::vector<double> correction_shares(const TensorGroup& group, ConstMatrix weights,
+                                      PreparedHessian& hessian,
+                                      const HessianQuantizerOptions& quantizer, bool weighted,
+                                      const Workers& workers, Log& log) {
+  std::vector<double> shares;
+  std::vector<std::byte> bytes;
+  for (const GroupOption& option : group.options) {
+    log.check_interrupt();
+    shares.push_back(0);
+    if (option.rank == 0) continue;
+    bytes.resize(packed_bytes(group, *option.codec).value / group.parts);
+    quantize_matrix(weights, *option.codec, hessian, quantizer, workers, bytes);
+    const quant::PackedMatrix packed{option.codec, bytes.data(), group.rows, group.cols};
+    shares.back() = fit_correction(weights, packed, hessian, option.rank, weighted, workers).share;
+  }
+  return shares;
+}
+
 }  // namespace winnow::compress

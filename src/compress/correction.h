@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "base/log.h"
+#include "compress/hessian_quantizer.h"
 #include "compress/prepared_hessian.h"
 #include "compress/tensor_group.h"
 #include "compress/workers.h"
@@ -55,5 +57,12 @@ struct Correction {
 Correction fit_correction(ConstMatrix weights, const quant::PackedMatrix& packed,
                           PreparedHessian& hessian, std::size_t rank, bool weighted,
                           const Workers& workers);
+
+/// Of each option's loss, the share that its correction takes away, measured on one matrix of the
+/// group. quantizer: what it is packed with.
+std::vector<double> correction_shares(const TensorGroup& group, ConstMatrix weights,
+                                      PreparedHessian& hessian,
+                                      const HessianQuantizerOptions& quantizer, bool weighted,
+                                      const Workers& workers, Log& log);
 
 }  // namespace winnow::compress

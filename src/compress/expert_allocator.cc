@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "compress/expert_likeness.h"
 #include "compress/expert_selection.h"
+#include "compress/narrowed_groups.h"
 
 namespace winnow::compress {
 namespace {
@@ -24,69 +25,12 @@ constexpr std::array kMatrixRoles = {Role::kExpertGateProj, Role::kExpertUpProj,
 
 }  // namespace
 
-ExpertOptions expert_options_of_names(const std::string& names) {
-  ExpertOptions options{true, {}};
-  if (names == "all") {
-    const auto all = expert_replacements();
-    options.replacements.assign(all.begin(), all.end());
-    return options;
-  }
-  for (std::size_t begin = 0; begin <= names.size();) {
-    const std::size_t end = std::min(names.find(',', begin), names.size());
-    const std::string name = names.substr(begin, end - begin);
-    begin = end + 1;
-    if (name == "types") continue;
-    const ExpertReplacement* replacement = find_expert_replacement(name);
-    if (replacement == nullptr) {
-      fail(ErrorCode::kUsage, "--expert-options: '{}' is not among: all, types, {}", name,
-           expert_replacement_names());
-    }
-    options.replacements.push_back(replacement);
-  }
-  return options;
-}
-
-namespace {
-
-bool offers(const ExpertOptions& options, ExpertSubstitute::Kind kind) {
-  return std::any_of(options.replacements.begin(), options.replacements.end(),
-                     [kind](const ExpertReplacement* how) { return how->substitute == kind; });
-}
-
-/// Rows of the router that a layer keeps: half as many again as a token goes to, for a choice.
-std::size_t least_rows(const model::MoeSpec& moe, std::size_t experts) {
-  return std::min<std::size_t>(experts, moe.top_k + (moe.top_k + 1) / 2);
-}
-
-}  // namespace
-
-bool stays_at_least(const ExpertOptions& options, const model::ModelSpec& spec,
-                    const TensorGroup& group) {
-  using Kind = ExpertSubstitute::Kind;
-  for (const Kind kind : {Kind::kZero, Kind::kIdentity, Kind::kConstant}) {
-    if (offers(options, kind)) return false;
-  }
-  if (!offers(options, Kind::kDropped)) return true;
-  return index(*group.only) < least_rows(spec.moe, spec.num_experts(group.layer));
-}
-
-std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model::ModelSpec& spec) {
-  using Kind = ExpertSubstitute::Kind;
-  const bool takes_vectors = offers(options, Kind::kConstant) && !offers(options, Kind::kZero) &&
-                             !offers(options, Kind::kIdentity);
-  if (!takes_vectors) return 0;
-  const std::uint64_t bytes = std::uint64_t{spec.hidden_size} * sizeof(float);
-  std::uint64_t total = 0;
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    total += spec.num_experts(LayerId{layer}) * checked_align_up(bytes, kAlignment).value();
-  }
-  return total;
-}
-
 ExpertAllocator::ExpertAllocator(const PackerContext& context, const ExpertOptions& options,
-                                 const WindowBatches& probe, SweepMemory memory)
+                                 GroupPacker& packer, const WindowBatches& probe,
+                                 SweepMemory memory)
     : context_(context),
       options_(options),
+      packer_(packer),
       probe_(probe),
       memory_(std::move(memory)),
       constants_(context.source.spec().num_hidden_layers),
@@ -102,7 +46,8 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
                               bool pads, const std::filesystem::path& states) {
   const model::ModelSpec& spec = context_.source.spec();
   WindowStream stream(text, spec.hidden_size, states);
-  const bool sums_needed = !options_.replacements.empty();
+  const bool sums_needed = options_.narrow || !options_.replacements.empty();
+  groups_ = &groups;
   if (sums_needed) stream.embed(context_.runner, nullptr, context_.log);
   for (std::uint32_t l = 0; l < spec.num_hidden_layers; ++l) {
     const LayerId layer{l};
@@ -115,7 +60,7 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
           add_likeness(context_.runner, context_.source, layer, stream, sums, context_.log);
         }
       }
-      add_items(layer, groups, sums, pads);
+      add_items(layer, sums, pads);
     }
     if (!sums_needed) continue;
     if (l + 1 < spec.num_hidden_layers) stream.run(context_.runner, stream, nullptr, context_.log);
@@ -131,12 +76,11 @@ void ExpertAllocator::protect_super_experts() {
   const auto is_super = super_experts(largest_outputs_);
   for (ExpertItem& item : items_) {
     const auto& layer = is_super[index(item.layer)];
-    if (!layer.empty() && layer[index(item.expert)]) item.replacements.clear();
+    if (!layer.empty() && layer[index(item.expert)]) item.keep();
   }
 }
 
-void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& groups,
-                                const LayerSums& sums, bool pads) {
+void ExpertAllocator::add_items(LayerId layer, const LayerSums& sums, bool pads) {
   const model::ModelSpec& spec = context_.source.spec();
   const std::uint64_t vector_bytes = std::uint64_t{spec.hidden_size} * sizeof(float);
   const std::size_t first = items_.size();
@@ -149,7 +93,8 @@ void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& g
       if (!std::isfinite(change)) continue;
       const bool has_values = how->substitute == ExpertSubstitute::Kind::kConstant;
       const std::uint64_t padded = checked_align_up(vector_bytes, kAlignment).value();
-      item.replacements.push_back({how, has_values ? (pads ? padded : vector_bytes) : 0, change});
+      const std::uint64_t bytes = pads ? padded : vector_bytes;
+      item.replacements.push_back({how, has_values ? bytes : 0, change, 0, {}, 0, {}});
     }
     if (!sums.experts.empty()) item.use = sums.experts[e].squared_weights;
     items_.push_back(std::move(item));
@@ -158,17 +103,42 @@ void ExpertAllocator::add_items(LayerId layer, const std::vector<TensorGroup>& g
       largest_outputs_[index(layer)].push_back(sums.experts[e].largest_output);
     }
   }
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const TensorGroup& group = groups[g];
+  const std::span<ExpertItem> items = std::span(items_).subspan(first);
+  add_groups(items, layer, sums);
+  limit_dropped(items);
+  if (shared_ != nullptr && sums.experts.size() > 1) add_shared(items, sums);
+}
+
+/// The matrices of a layer's experts, and those of their narrowed forms.
+void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
+                                 const LayerSums& sums) {
+  std::map<std::uint32_t, std::vector<double>> changes;  // by width, of each expert
+  for (std::size_t g = 0; g < groups_->size(); ++g) {
+    const TensorGroup& group = (*groups_)[g];
     if (!group.only || group.layer != layer) continue;
-    ExpertItem& item = items_[first + index(*group.only)];
-    WINNOW_CHECK(group.role == kMatrixRoles[item.groups.size()]);
-    item.groups.push_back(g);
-    if (group.role == Role::kExpertDownProj) slopes_[index(layer)] = group.kl_per_error;
+    ExpertItem& item = items[index(*group.only)];
+    if (group.width == 0) {
+      WINNOW_CHECK(group.role == kMatrixRoles[item.groups.size()]);
+      item.groups.push_back(g);
+      if (group.role == Role::kExpertDownProj) slopes_[index(layer)] = group.kl_per_error;
+      continue;
+    }
+    std::vector<ReplacementOption>& options = item.replacements;
+    auto option = std::find_if(options.begin(), options.end(),
+                               [&](const auto& o) { return o.width == group.width; });
+    if (option == options.end()) {
+      options.push_back({&narrow_replacement(), 0, 0, 0, {}, group.width, {}});
+      option = std::prev(options.end());
+      changes[group.width].push_back(group.channels.front()->lost *
+                                     sums.experts[index(*group.only)].squared_outputs);
+    }
+    option->groups.push_back(g);
   }
-  limit_dropped(std::span(items_).subspan(first));
-  if (shared_ != nullptr && sums.experts.size() > 1) {
-    add_shared(std::span(items_).subspan(first), sums);
+  for (ExpertItem& item : items) {
+    for (ReplacementOption& option : item.replacements) {
+      if (option.width == 0) continue;
+      option.change = change_per_token(changes.at(option.width), sums, item.expert);
+    }
   }
 }
 
@@ -182,7 +152,7 @@ void ExpertAllocator::add_shared(std::span<ExpertItem> items, const LayerSums& s
     const double change = change_per_token(*shared_, sums, items[e].expert);
     double other = INFINITY;
     for (const ReplacementOption& option : items[e].replacements) {
-      other = std::min(other, option.change);
+      if (option.width == 0) other = std::min(other, option.change);
     }
     const double alone = change_per_token(*find_expert_replacement("zero"), sums, items[e].expert);
     if (change <= kWorth * std::min(other, alone)) changes.emplace_back(change, e);
@@ -194,8 +164,8 @@ void ExpertAllocator::add_shared(std::span<ExpertItem> items, const LayerSums& s
     const ExpertId owner = sums.experts[e].nearest;
     if (is_owner[e] || shares[index(owner)]) continue;
     shares[e] = is_owner[index(owner)] = true;
-    items[e].replacements.push_back({shared_, 0, change, 0, owner});
-    items[index(owner)].replacements.clear();
+    items[e].replacements.push_back({shared_, 0, change, 0, owner, 0, {}});
+    items[index(owner)].keep();
   }
 }
 
@@ -205,7 +175,7 @@ void ExpertAllocator::limit_dropped(std::span<ExpertItem> items) const {
     return std::find_if(item.replacements.begin(), item.replacements.end(),
                         [](const ReplacementOption& option) { return !option.how->kind; });
   };
-  const std::size_t least = least_rows(context_.source.spec().moe, items.size());
+  const std::size_t least = least_router_rows(context_.source.spec().moe, items.size());
   std::vector<std::pair<double, std::size_t>> changes;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const auto found = dropped(items[i]);
@@ -233,6 +203,10 @@ void ExpertAllocator::add_to(WeightVariant& variant, const ExpertMix& mix,
     const ExpertItem& item = items_[i];
     if (!mix.replaced[i] || (layer && item.layer != *layer)) continue;
     const ReplacementOption& option = item.replacements[*mix.replaced[i]];
+    if (option.width != 0) {
+      if (!matrix) add_narrowed(variant, option);
+      continue;
+    }
     if (option.how != shared_) {
       std::vector<ExpertSubstitute>& experts = variant.experts[index(item.layer)];
       experts.resize(source.spec().num_experts(item.layer));
@@ -254,6 +228,16 @@ void ExpertAllocator::add_to(WeightVariant& variant, const ExpertMix& mix,
         return packed;
       };
     }
+  }
+}
+
+/// At full width, the rows of gate and up in the order of the channels that are left.
+void ExpertAllocator::add_narrowed(WeightVariant& variant, const ReplacementOption& option) const {
+  for (const std::size_t g : option.groups) {
+    const PackOrder order = unrounded(context_.source, (*groups_)[g]);
+    variant.changes[key_of(*order.group)] = [this, order] {
+      return pack_at_full_width(packer_, order, context_.source);
+    };
   }
 }
 
@@ -281,9 +265,22 @@ const std::vector<float>& ExpertAllocator::constant(LayerId layer, ExpertId expe
   return constants_[index(layer)][index(expert)];
 }
 
+/// Makes what `add_to` puts into variants for narrowed experts: their matrices before rounding.
+void ExpertAllocator::prepare_narrowed(const ExpertMix& mix) {
+  std::vector<PackOrder> orders;
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    if (!mix.replaced[i]) continue;
+    for (const std::size_t g : items_[i].groups_of(mix.replaced[i])) {
+      orders.push_back(unrounded(context_.source, (*groups_)[g]));
+    }
+  }
+  if (!orders.empty()) packer_.prepare(orders);
+}
+
 /// Each layer's replacements alone, and all together: what they are more or less than the sum
 /// scales all slopes.
 void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
+  prepare_narrowed(mix);
   std::vector<WeightVariant> variants(1);
   add_to(variants[0], mix, {});
   std::vector<std::uint32_t> layers;
@@ -320,7 +317,7 @@ void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
 }
 
 ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages) const {
-  for (const ExpertItem& item : items_) problem.room += item.router_bytes;
+  problem.room += router_bytes(items_);
   if (auto mix = solve_experts(problem, damages, items_)) return *std::move(mix);
   const std::uint64_t least = least_bytes(problem, items_);
   fail(ErrorCode::kBudget,
@@ -358,6 +355,7 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
         std::vector<double> types;
         for (const Mix& all : mixes) {
           const ExpertMix mix = parted(all);
+          prepare_narrowed(mix);
           add_to(variants.emplace_back(), mix, {});
           types.push_back(damage_of_types(with_shared_use(damages, mix), mix));
         }
@@ -379,7 +377,8 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
 double ExpertAllocator::damage_of_types(const DamageTable& damages, const ExpertMix& mix) const {
   std::vector<bool> is_there(damages.size(), true);
   for (std::size_t i = 0; i < items_.size(); ++i) {
-    for (const std::size_t g : items_[i].groups) is_there[g] = !mix.replaced[i];
+    items_[i].for_each_group([&](std::size_t g) { is_there[g] = false; });
+    for (const std::size_t g : items_[i].groups_of(mix.replaced[i])) is_there[g] = true;
   }
   double total = 0;
   for (std::size_t g = 0; g < damages.size(); ++g) {
@@ -428,10 +427,13 @@ Json ExpertAllocator::record(const ExpertMix& mix) const {
                          {"change", option.change},
                          {"predicted_kl", option.predicted_kl}});
       if (option.how == shared_) options.back()["shared_with"] = index(option.shared_with);
+      if (option.width != 0) options.back()["width"] = option.width;
     }
     Json expert = {{"layer", index(item.layer)}, {"expert", index(item.expert)}};
     if (mix.replaced[i]) {
-      expert["chosen"] = std::string(item.replacements[*mix.replaced[i]].how->name);
+      const ReplacementOption& chosen = item.replacements[*mix.replaced[i]];
+      expert["chosen"] = std::string(chosen.how->name);
+      if (chosen.width != 0) expert["width"] = chosen.width;
     }
     expert["options"] = std::move(options);
     experts.push_back(std::move(expert));

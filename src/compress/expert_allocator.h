@@ -4,47 +4,31 @@
 // matrices, in one knapsack with everything else.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/json.h"
 #include "compress/divergence_sweep.h"
 #include "compress/expert_items.h"
+#include "compress/expert_options.h"
 #include "compress/expert_replacement.h"
 #include "compress/group_packer.h"
 #include "compress/mix_search.h"
 
 namespace winnow::compress {
 
-struct ExpertOptions {
-  /// Every expert's matrices may have types of their own. Replacements ask for that too.
-  bool types = false;
-  std::vector<const ExpertReplacement*> replacements;
-  /// How often the slopes of replacements are measured on what they led to.
-  int rounds = 4;
-
-  bool any() const { return types || !replacements.empty(); }
-};
-
-/// "all", or names of replacements and "types", separated by commas. Throws Error{kUsage}.
-ExpertOptions expert_options_of_names(const std::string& names);
-
-/// Whether the matrices of a group of one expert are there in the smallest possible file: there are
-/// no replacements for all experts of a layer, and it is not among those that may be replaced.
-bool stays_at_least(const ExpertOptions& options, const model::ModelSpec& spec,
-                    const TensorGroup& group);
-/// What the replacements of all others take in it.
-std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model::ModelSpec& spec);
-
 class ExpertAllocator {
  public:
   /// All borrowed. probe: what divergence is measured on.
-  ExpertAllocator(const PackerContext& context, const ExpertOptions& options,
+  ExpertAllocator(const PackerContext& context, const ExpertOptions& options, GroupPacker& packer,
                   const WindowBatches& probe, SweepMemory memory);
 
-  /// What doing without each expert would change, on `text`. groups: divided, with noise. pads:
+  /// What doing without each expert would change, on `text`. groups: divided, with noise, narrowed
+  /// ones behind the others; borrowed. pads:
   /// whether the budget counts the padding of tensors. states: folder for hidden states, empty: in
   /// memory.
   void measure(const std::vector<TensorGroup>& groups, const WindowBatches& text, bool pads,
@@ -83,9 +67,11 @@ class ExpertAllocator {
   Json record(const ExpertMix& mix) const;
 
  private:
-  void add_items(LayerId layer, const std::vector<TensorGroup>& groups, const LayerSums& sums,
-                 bool pads);
+  void add_items(LayerId layer, const LayerSums& sums, bool pads);
+  void add_groups(std::span<ExpertItem> items, LayerId layer, const LayerSums& sums);
   void protect_super_experts();
+  void prepare_narrowed(const ExpertMix& mix);
+  void add_narrowed(WeightVariant& variant, const ReplacementOption& option) const;
   void limit_dropped(std::span<ExpertItem> items) const;
   void add_shared(std::span<ExpertItem> items, const LayerSums& sums) const;
   void predict();
@@ -94,6 +80,8 @@ class ExpertAllocator {
 
   PackerContext context_;
   ExpertOptions options_;
+  GroupPacker& packer_;
+  const std::vector<TensorGroup>* groups_ = nullptr;
   const WindowBatches& probe_;
   SweepMemory memory_;
   const ExpertReplacement* shared_ = nullptr;  // where it is asked for

@@ -53,7 +53,7 @@ std::uint64_t bytes_beside(const ExpertItem& item, const std::optional<std::size
 std::vector<std::size_t> other_groups(std::size_t count, std::span<const ExpertItem> items) {
   std::vector<bool> in_item(count);
   for (const ExpertItem& item : items) {
-    for (const std::size_t g : item.groups) in_item[g] = true;
+    item.for_each_group([&](std::size_t g) { in_item[g] = true; });
   }
   std::vector<std::size_t> others;
   for (std::size_t g = 0; g < count; ++g) {
@@ -71,18 +71,38 @@ std::vector<Choice> choices_of(const MixProblem& problem, const DamageTable& dam
   return choices;
 }
 
+/// The choices of a whole expert, and which form each belongs to.
+struct ItemChoices {
+  std::vector<Choice> choices;
+  std::vector<std::optional<std::size_t>> replaced;
+};
+
+ItemChoices choices_of(const MixProblem& problem, const DamageTable& damages,
+                       const ExpertItem& item) {
+  ItemChoices all;
+  const auto add_form = [&](const std::optional<std::size_t>& replaced) {
+    const double damage = replaced ? item.replacements[*replaced].predicted_kl : 0;
+    for (Choice choice : best_combinations(problem, damages, item.groups_of(replaced))) {
+      choice.bytes += bytes_beside(item, replaced);
+      choice.damage += damage;
+      all.choices.push_back(choice);
+      all.replaced.push_back(replaced);
+    }
+  };
+  add_form(std::nullopt);
+  for (std::size_t r = 0; r < item.replacements.size(); ++r) add_form(r);
+  return all;
+}
+
 /// Which experts are replaced, and by what, every expert in one piece.
 std::optional<std::vector<std::optional<std::size_t>>> choose_replacements(
     const MixProblem& problem, const DamageTable& damages, std::span<const ExpertItem> items) {
   std::vector<std::vector<Choice>> choices;
-  std::vector<std::size_t> kept;  // choices that keep the matrices come first
+  std::vector<std::vector<std::optional<std::size_t>>> forms;
   for (const ExpertItem& item : items) {
-    choices.push_back(best_combinations(problem, damages, item.groups));
-    kept.push_back(choices.back().size());
-    for (Choice& choice : choices.back()) choice.bytes += item.router_bytes;
-    for (std::size_t r = 0; r < item.replacements.size(); ++r) {
-      choices.back().push_back({bytes_beside(item, r), item.replacements[r].predicted_kl});
-    }
+    ItemChoices of_item = choices_of(problem, damages, item);
+    choices.push_back(std::move(of_item.choices));
+    forms.push_back(std::move(of_item.replaced));
   }
   for (const std::size_t g : other_groups(problem.bytes.size(), items)) {
     choices.push_back(choices_of(problem, damages, g));
@@ -90,9 +110,7 @@ std::optional<std::vector<std::optional<std::size_t>>> choose_replacements(
   const auto picks = solve_knapsack(choices, problem.room, most_states(choices.size()));
   if (!picks) return std::nullopt;
   std::vector<std::optional<std::size_t>> replaced(items.size());
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    if ((*picks)[i] >= kept[i]) replaced[i] = (*picks)[i] - kept[i];
-  }
+  for (std::size_t i = 0; i < items.size(); ++i) replaced[i] = forms[i][(*picks)[i]];
   return replaced;
 }
 
@@ -118,17 +136,27 @@ std::vector<Choice> best_combinations(const MixProblem& problem, const DamageTab
   return sums;
 }
 
+std::uint64_t router_bytes(std::span<const ExpertItem> items) {
+  std::uint64_t total = 0;
+  for (const ExpertItem& item : items) total += item.router_bytes;
+  return total;
+}
+
 std::uint64_t least_bytes(const MixProblem& problem, std::span<const ExpertItem> items) {
   const auto smallest = [&](std::size_t g) {
     return *std::min_element(problem.bytes[g].begin(), problem.bytes[g].end());
   };
+  const auto size_of_form = [&](const ExpertItem& item, const std::optional<std::size_t>& form) {
+    std::uint64_t bytes = bytes_beside(item, form);
+    for (const std::size_t g : item.groups_of(form)) bytes += smallest(g);
+    return bytes;
+  };
   std::uint64_t total = 0;
   for (const std::size_t g : other_groups(problem.bytes.size(), items)) total += smallest(g);
   for (const ExpertItem& item : items) {
-    std::uint64_t least = item.router_bytes;
-    for (const std::size_t g : item.groups) least += smallest(g);
+    std::uint64_t least = size_of_form(item, std::nullopt);
     for (std::size_t r = 0; r < item.replacements.size(); ++r) {
-      least = std::min(least, bytes_beside(item, r));
+      least = std::min(least, size_of_form(item, r));
     }
     total += least;
   }
@@ -143,8 +171,9 @@ std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> ite
   }
   for (std::size_t i = 0; i < items.size(); ++i) {
     total += bytes_beside(items[i], mix.replaced[i]);
-    if (mix.replaced[i]) continue;
-    for (const std::size_t g : items[i].groups) total += problem.bytes[g][mix.mix[g]];
+    for (const std::size_t g : items[i].groups_of(mix.replaced[i])) {
+      total += problem.bytes[g][mix.mix[g]];
+    }
   }
   return total;
 }
@@ -164,8 +193,8 @@ ExpertMix solve_types(const MixProblem& problem, const DamageTable& damages,
   std::vector<std::size_t> groups = other_groups(problem.bytes.size(), items);
   for (std::size_t i = 0; i < items.size(); ++i) {
     room -= bytes_beside(items[i], result.replaced[i]);
-    if (result.replaced[i]) continue;
-    groups.insert(groups.end(), items[i].groups.begin(), items[i].groups.end());
+    const auto own = items[i].groups_of(result.replaced[i]);
+    groups.insert(groups.end(), own.begin(), own.end());
   }
   std::vector<std::vector<Choice>> choices;
   for (const std::size_t g : groups) choices.push_back(choices_of(problem, damages, g));

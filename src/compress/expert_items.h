@@ -23,20 +23,48 @@ struct ReplacementOption {
   double change = 0;        ///< `change_per_token`
   double predicted_kl = 0;  ///< nats per token
   ExpertId shared_with{};   ///< where it is a shared expert: whose matrices it uses
+  /// Of a narrowed expert: inner channels that are left, and the groups of its matrices. Their
+  /// bytes and damage come on top.
+  std::uint32_t width = 0;
+  std::vector<std::size_t> groups = {};
 };
 
 struct ExpertItem {
   LayerId layer{};
   ExpertId expert{};
-  std::vector<std::size_t> groups;  ///< of its matrices, each one's alone
+  std::vector<std::size_t> groups;  ///< of its matrices as they are, each one's alone
   std::vector<ReplacementOption> replacements;
   std::uint64_t router_bytes = 0;  ///< of its row, which all but a dropped expert have
   double use = 0;                  ///< sum of squared router weights over the text
+
+  /// Of forms that were considered once (see `keep`).
+  std::vector<std::size_t> unused_groups = {};
+
+  /// From now on nothing stands for it.
+  void keep() {
+    for (const ReplacementOption& option : replacements) {
+      unused_groups.insert(unused_groups.end(), option.groups.begin(), option.groups.end());
+    }
+    replacements.clear();
+  }
+  /// Of all its forms.
+  template <typename Visit>
+  void for_each_group(Visit visit) const {
+    for (const std::size_t g : groups) visit(g);
+    for (const std::size_t g : unused_groups) visit(g);
+    for (const ReplacementOption& option : replacements) {
+      for (const std::size_t g : option.groups) visit(g);
+    }
+  }
+  /// The groups of the matrices that it has then.
+  std::span<const std::size_t> groups_of(const std::optional<std::size_t>& replaced) const {
+    return replaced ? replacements[*replaced].groups : groups;
+  }
 };
 
 /// What becomes of everything.
 struct ExpertMix {
-  Mix mix;  ///< of each group; without meaning for groups of experts that are replaced
+  Mix mix;  ///< of each group; without meaning for those that no expert has
   std::vector<std::optional<std::size_t>> replaced;  ///< [items]: index into `replacements`
 
   bool operator==(const ExpertMix&) const = default;
@@ -54,6 +82,9 @@ std::optional<ExpertMix> solve_experts(const MixProblem& problem, const DamageTa
 ExpertMix solve_types(const MixProblem& problem, const DamageTable& damages,
                       std::span<const ExpertItem> items,
                       std::vector<std::optional<std::size_t>> replaced);
+
+/// Of the routers' rows of all of them.
+std::uint64_t router_bytes(std::span<const ExpertItem> items);
 
 /// Bytes of the smallest mix, as `size_of` counts.
 std::uint64_t least_bytes(const MixProblem& problem, std::span<const ExpertItem> items);

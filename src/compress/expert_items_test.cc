@@ -15,6 +15,8 @@ namespace {
 
 const ExpertReplacement kStays{"stays", "", engine::ExpertSubstitute::Kind::kZero,
                                model::ExpertKind::kZero, nullptr};
+const ExpertReplacement kNarrows{"narrows", "", engine::ExpertSubstitute::Kind::kOwn,
+                                 model::ExpertKind::kFeedForward, nullptr};
 const ExpertReplacement kGoes{"goes", "", engine::ExpertSubstitute::Kind::kDropped, std::nullopt,
                               nullptr};
 
@@ -27,6 +29,7 @@ struct Case {
 
 Case random_case(Rng& rng, std::size_t experts, std::size_t matrices, std::size_t others) {
   Case made;
+  const bool narrows = experts * matrices < 5;  // trying everything takes its time
   const auto add_group = [&] {
     const std::size_t options = 1 + rng.below(3);
     made.problem.bytes.emplace_back();
@@ -48,21 +51,39 @@ Case random_case(Rng& rng, std::size_t experts, std::size_t matrices, std::size_
     if (rng.below(2) != 0) {
       item.replacements.push_back({&kGoes, 0, 0, static_cast<double>(rng.below(200))});
     }
+    if (narrows && rng.below(2) != 0) {
+      item.replacements.push_back(
+          {&kNarrows, 0, 0, static_cast<double>(rng.below(40)), {}, 32, {}});
+      for (std::size_t m = 0; m < matrices; ++m) {
+        item.replacements.back().groups.push_back(add_group());
+      }
+    }
     made.items.push_back(std::move(item));
   }
   return made;
 }
 
+/// Whether each group's matrix is there.
+std::vector<bool> used_groups(const Case& made, const ExpertMix& mix) {
+  std::vector<bool> used(made.damages.size(), true);
+  for (std::size_t i = 0; i < made.items.size(); ++i) {
+    const ExpertItem& item = made.items[i];
+    for (const std::size_t g : item.groups) used[g] = !mix.replaced[i];
+    for (std::size_t r = 0; r < item.replacements.size(); ++r) {
+      for (const std::size_t g : item.replacements[r].groups) used[g] = mix.replaced[i] == r;
+    }
+  }
+  return used;
+}
+
 double damage_of(const Case& made, const ExpertMix& mix) {
-  std::vector<bool> counts(made.damages.size(), true);
   double total = 0;
   for (std::size_t i = 0; i < made.items.size(); ++i) {
-    if (!mix.replaced[i]) continue;
-    total += made.items[i].replacements[*mix.replaced[i]].predicted_kl;
-    for (const std::size_t g : made.items[i].groups) counts[g] = false;
+    if (mix.replaced[i]) total += made.items[i].replacements[*mix.replaced[i]].predicted_kl;
   }
+  const std::vector<bool> used = used_groups(made, mix);
   for (std::size_t g = 0; g < made.damages.size(); ++g) {
-    if (counts[g]) total += made.damages[g][mix.mix[g]];
+    if (used[g]) total += made.damages[g][mix.mix[g]];
   }
   return total;
 }
@@ -72,7 +93,9 @@ std::optional<double> brute_force(const Case& made) {
   std::optional<double> best;
   ExpertMix mix{Mix(made.damages.size()),
                 std::vector<std::optional<std::size_t>>(made.items.size())};
+  std::vector<bool> used;
   const std::function<void(std::size_t)> types = [&](std::size_t g) {
+    if (g < made.damages.size() && !used[g]) return types(g + 1);
     if (g < made.damages.size()) {
       for (mix.mix[g] = 0; mix.mix[g] < made.damages[g].size(); ++mix.mix[g]) types(g + 1);
       mix.mix[g] = 0;
@@ -83,7 +106,10 @@ std::optional<double> brute_force(const Case& made) {
     if (!best || damage < *best) best = damage;
   };
   const std::function<void(std::size_t)> forms = [&](std::size_t i) {
-    if (i == made.items.size()) return types(0);
+    if (i == made.items.size()) {
+      used = used_groups(made, mix);
+      return types(0);
+    }
     mix.replaced[i] = std::nullopt;
     forms(i + 1);
     for (std::size_t r = 0; r < made.items[i].replacements.size(); ++r) {
@@ -100,6 +126,7 @@ TEST(ExpertItems, TypesAndReplacementsTogetherAreTheBestThereIs) {
   Rng rng(1);
   int feasible = 0;
   int replaced = 0;
+  int narrowed = 0;
   for (int round = 0; round < 300; ++round) {
     Case made = random_case(rng, 1 + rng.below(3), 1 + rng.below(2), rng.below(2));
     made.problem.room = rng.below(90);
@@ -114,10 +141,14 @@ TEST(ExpertItems, TypesAndReplacementsTogetherAreTheBestThereIs) {
     EXPECT_LE(size_of(made.problem, made.items, *mix), made.problem.room) << round;
     EXPECT_LE(least_bytes(made.problem, made.items), made.problem.room) << round;
     EXPECT_EQ(damage_of(made, *mix), *expected) << round;
-    for (const auto& choice : mix->replaced) replaced += choice.has_value() ? 1 : 0;
+    for (std::size_t i = 0; i < mix->replaced.size(); ++i) {
+      if (!mix->replaced[i]) continue;
+      ++(made.items[i].replacements[*mix->replaced[i]].width != 0 ? narrowed : replaced);
+    }
   }
   EXPECT_GT(feasible, 150);
   EXPECT_GT(replaced, 50);
+  EXPECT_GT(narrowed, 20);
 }
 
 /// A layer of eight experts that may be kept in two types or dropped.

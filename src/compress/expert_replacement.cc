@@ -44,20 +44,27 @@ std::vector<float> best_constant(const ExpertSums& sums) {
   return mean;
 }
 
-double change_per_token(const ExpertReplacement& replacement, const LayerSums& layer,
+double change_per_token(std::span<const double> squared_changes, const LayerSums& layer,
                         ExpertId expert, double pseudo_tokens) {
   double total = 0;
   std::uint64_t tokens = 0;
-  for (const ExpertSums& sums : layer.experts) {
-    if (sums.tokens == 0) continue;
-    total += replacement.squared_change(sums);
-    tokens += sums.tokens;
+  for (std::size_t e = 0; e < layer.experts.size(); ++e) {
+    if (layer.experts[e].tokens == 0) continue;
+    total += squared_changes[e];
+    tokens += layer.experts[e].tokens;
   }
-  const ExpertSums& own = layer.experts[index(expert)];
   const double mean = tokens == 0 ? 0 : total / static_cast<double>(tokens);
-  const double change = own.tokens == 0 ? 0 : replacement.squared_change(own);
+  const bool is_used = layer.experts[index(expert)].tokens != 0;
+  const double change = is_used ? squared_changes[index(expert)] : 0;
   const double text = static_cast<double>(std::max<std::uint64_t>(layer.tokens, 1));
   return (change + pseudo_tokens * mean) / text;
+}
+
+double change_per_token(const ExpertReplacement& replacement, const LayerSums& layer,
+                        ExpertId expert, double pseudo_tokens) {
+  std::vector<double> changes;
+  for (const ExpertSums& sums : layer.experts) changes.push_back(replacement.squared_change(sums));
+  return change_per_token(changes, layer, expert, pseudo_tokens);
 }
 
 }  // namespace winnow::compress

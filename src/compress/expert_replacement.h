@@ -37,9 +37,12 @@ std::string expert_replacement_names();
 /// its outputs weighted with g^2. Zero for an expert without tokens.
 std::vector<float> best_constant(const ExpertSums& sums);
 
-/// Per token of the text, what the replacement changes the layer's output by, squared. An expert
-/// counts as if `pseudo_tokens` more tokens were sent to it that do what those of the layer do in
-/// the mean: one that this text does not need is not therefore free.
+/// Per token of the text, the squared change of the layer's output, by `squared_changes` [experts],
+/// sums over the text. An expert counts as if `pseudo_tokens` more tokens were sent to it that do
+/// what those of the layer do in the mean: one that this text does not need is not therefore free.
+double change_per_token(std::span<const double> squared_changes, const LayerSums& layer,
+                        ExpertId expert, double pseudo_tokens = 0.5);
+/// That of a replacement.
 double change_per_token(const ExpertReplacement& replacement, const LayerSums& layer,
                         ExpertId expert, double pseudo_tokens = 0.5);
 

@@ -115,10 +115,16 @@ Hessian Hessian::identity(std::size_t size) {
 
 Hessian Hessian::of_reordered_inputs(std::span<const std::uint32_t> order) const {
   WINNOW_CHECK(order.size() == size_);
-  Hessian result = *this;
-  for (std::size_t i = 0; i < size_; ++i) {
-    for (std::size_t j = 0; j <= i; ++j) result.values_[packed(i, j)] = at(order[i], order[j]);
+  return of_some_inputs(order);
+}
+
+Hessian Hessian::of_some_inputs(std::span<const std::uint32_t> kept) const {
+  Hessian result(kept.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    for (std::size_t j = 0; j <= i; ++j) result.values_[packed(i, j)] = at(kept[i], kept[j]);
   }
+  result.tokens_ = tokens_;
+  result.weight_ = weight_;
   return result;
 }
 

@@ -45,6 +45,8 @@ class Hessian {
 
   /// The sums for inputs of which each stretch of `width` is transformed by `hadamard`: R H R^T.
   Hessian of_rotated_inputs(std::size_t width) const;
+  /// The sums for some of the inputs: input i is what input kept[i] was.
+  Hessian of_some_inputs(std::span<const std::uint32_t> kept) const;
 
   std::size_t size() const { return size_; }
   /// H[i][j], also for i < j.

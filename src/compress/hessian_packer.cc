@@ -9,9 +9,12 @@
 
 #include "base/error.h"
 #include "compress/damage.h"
+#include "compress/group_matrices.h"
 #include "compress/group_packer.h"
 #include "compress/layer_transforms.h"
 #include "compress/memory_plan.h"
+#include "compress/narrowed_groups.h"
+#include "compress/narrowing.h"
 #include "compress/option_costs.h"
 #include "compress/packed_groups.h"
 #include "compress/row_sample.h"
@@ -41,6 +44,7 @@ class HessianPacker final : public GroupPacker {
         transforms_(
             context.source, context.folder,
             {options.transforms, options.quantizer, options.hessians, options.bits_per_weight}),
+        matrices_(context.source, transforms_),
         calibration_(text.calibration.windows, MemoryPlan::kBatchTokens),
         held_out_(text.held_out.windows, MemoryPlan::kBatchTokens) {
     options_.hessians.run_ahead = !options.sequential;
@@ -57,7 +61,9 @@ class HessianPacker final : public GroupPacker {
     return is_stored_as(context_.source, *order.group, *order.codec) &&
            !transforms_.changes(*order.group);
   }
-  void edit(Role role, LayerId layer, std::span<float> values) override;
+  void edit(Role role, LayerId layer, std::span<float> values) override {
+    transforms_.edit(role, layer, values);
+  }
   bool pack_rows(const PackOrder& order, ExpertId expert, std::size_t first,
                  std::span<std::byte> out) override;
   void factor(const PackOrder& order, ExpertId expert, model::LowRankSide side,
@@ -81,16 +87,24 @@ class HessianPacker final : public GroupPacker {
     return role == Role::kTokenEmbedding && !spec_.tie_word_embeddings;
   }
 
-  static PreparedHessian transformed(const LayerTransform& transform, Site site, ExpertId expert,
-                                     const PreparedHessian& hessian);
-  tensor::Matrix<float> changed_matrix(const TensorGroup& group, ExpertId expert);
-  tensor::Matrix<float> sampled_rows(const TensorGroup& group, ExpertId expert,
-                                     const RowSample& sample);
   void add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian);
-  double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian);
+  void add_errors_of(TensorGroup& group, ExpertId expert, ConstMatrix rows,
+                     PreparedHessian& hessian);
+  NarrowedChannels choose_channels(const TensorGroup& group, ExpertId expert,
+                                   const PreparedHessian& hessian);
+  /// Of the ridge under which other channels make up for removed ones.
+  double damping() const {
+    constexpr double kUsual = 0.01;
+    const std::vector<double>& dampings = options_.quantizer.dampings;
+    return dampings.empty() ? kUsual : dampings.front();
+  }
   std::filesystem::path costs_path(const TensorGroup& group) const;
   void quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
                 std::span<std::byte> out);
+  void quantize_narrowed(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
+                         std::span<std::byte> out);
+  void quantize_rows(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian,
+                     std::span<std::byte> out);
   std::size_t rank_of(const TensorGroup& group, const quant::Codec& codec) const {
     return correction_rank(options_.corrections, context_.source, group, codec);
   }
@@ -114,6 +128,9 @@ class HessianPacker final : public GroupPacker {
   std::span<const PackOrder> sequence_;  // whose matrices the text runs through, when sequential
   PackedGroups cache_;
   LayerTransforms transforms_;
+  GroupMatrices matrices_;
+  // Of the narrowed group that was seen last: its expert's other widths come next.
+  std::optional<std::pair<GroupKey, ChannelChooser>> chooser_;
   WindowBatches calibration_, held_out_;
 };
 
@@ -125,47 +142,16 @@ void HessianPacker::walk_layer(LayerId layer, const Groups& groups, const Calibr
     if (std::find(sites.begin(), sites.end(), site) == sites.end()) sites.push_back(site);
   }
   transforms_.choose(context_.runner, layer, groups, text, context_.log);
-  const LayerTransform& transform = transforms_.of(layer);
   visit_layer_hessians(
       context_.runner, spec_, layer, sites, text, options_.hessians, context_.log,
       [&](Site site, ExpertId expert, PreparedHessian& hessian) {
         std::optional<PreparedHessian> changed;
-        if (transforms_.wanted()) changed = transformed(transform, site, expert, hessian);
+        if (transforms_.wanted()) changed = transforms_.changed(layer, site, expert, hessian);
         for (const TensorGroup* group : groups) {
           if (site_of(group->role) != site || !group->has(expert)) continue;
           with_context(group->name(), [&] { visit(*group, expert, changed ? *changed : hessian); });
         }
       });
-}
-
-PreparedHessian HessianPacker::transformed(const LayerTransform& transform, Site site,
-                                           ExpertId expert, const PreparedHessian& hessian) {
-  std::optional<Hessian> judge;
-  if (hessian.has_held_out()) judge = transform.apply_to_hessian(site, expert, hessian.judge());
-  return PreparedHessian(transform.apply_to_hessian(site, expert, hessian.calibration()),
-                         std::move(judge));
-}
-
-void HessianPacker::edit(Role role, LayerId layer, std::span<float> values) {
-  if (!model::traits(role).per_layer || !transforms_.wanted()) return;
-  const LayerTransform& transform = transforms_.of(layer);
-  if (role == Role::kRouter) {
-    transform.apply(role, {},
-                    {values.data(), spec_.moe.num_experts, spec_.hidden_size, spec_.hidden_size});
-  } else {
-    transform.apply_to_vector(role, values);
-  }
-}
-
-/// The whole matrix, after the layer's changes where there are any.
-tensor::Matrix<float> HessianPacker::changed_matrix(const TensorGroup& group, ExpertId expert) {
-  const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
-  tensor::Matrix<float> weights(ref.rows, ref.cols);
-  context_.source.read_floats(ref, 0, ref.rows, weights.flat());
-  if (transforms_.changes(group)) {
-    transforms_.of(group.layer).apply(group.role, expert, weights.view());
-  }
-  return weights;
 }
 
 void HessianPacker::walk_output(const Groups& groups, const CalibrationStreams& text,
@@ -227,7 +213,7 @@ void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStre
   std::vector<PackedGroup> packed;  // borrowed by the runner
   for (const PackOrder& order : sequence_) {
     if (!model::traits(order.group->role).per_layer || order.group->layer != layer) continue;
-    packed.push_back(pack(order));
+    packed.push_back(pack_at_full_width(*this, order, context_.source));
     context_.runner.override_weights(order.group->role, packed.back().in_layer(spec_));
   }
   if (packed.empty()) {
@@ -240,63 +226,16 @@ void HessianPacker::advance(LayerId layer, WindowStream& calibration, WindowStre
   context_.runner.restore_weights();
 }
 
-tensor::Matrix<float> HessianPacker::sampled_rows(const TensorGroup& group, ExpertId expert,
-                                                  const RowSample& sample) {
-  const model::TensorRef ref = context_.source.at(group.role, group.layer, expert);
-  tensor::Matrix<float> whole;
-  if (transforms_.changes(group)) whole = changed_matrix(group, expert);
-  tensor::Matrix<float> rows(sample.rows, ref.cols);
-  std::size_t next = 0;
-  for (std::size_t r = 0; r < ref.rows; ++r) {
-    if (!RowSample::has(r, sample.rows, ref.rows)) continue;
-    const auto row = rows.row(next++);
-    if (whole.rows() != 0) {
-      std::copy_n(whole.row(r).data(), ref.cols, row.data());
-    } else {
-      context_.source.read_floats(ref, r, 1, row);
-    }
-  }
-  WINNOW_CHECK(next == sample.rows);
-  return rows;
-}
-
-/// Loss, summed over the tokens that judge, of plain rounding with all columns alike.
-double HessianPacker::plain_loss(ConstMatrix weights, const quant::Codec& codec,
-                                 PreparedHessian& hessian) {
-  const std::size_t blocks = weights.cols / codec.block_size;
-  const std::size_t row_bytes = blocks * codec.block_bytes;
-  std::vector<std::byte> bytes(weights.rows * row_bytes);
-  context_.runner.pool().run(weights.rows, [&](std::size_t r, unsigned) {
-    codec.encode(weights.row(r).data(), blocks, nullptr, bytes.data() + r * row_bytes);
-  });
-  const RowDecoder decode_row = [&](std::size_t r, std::span<float> values) {
-    codec.decode(bytes.data() + r * row_bytes, blocks, values.data());
-  };
-  return quadratic_loss(weights, hessian.dense_judge(), decode_row, workers());
-}
-
 /// On the first matrix that errs on the text: rounding errors are much alike in all of them.
 void HessianPacker::measure_shares(const TensorGroup& group, ExpertId expert,
                                    PreparedHessian& hessian, const HessianQuantizerOptions& quick) {
   if (options_.corrections.rank == 0 || shares_.count(&group) != 0) return;
   if (!(hessian.judge().trace() > 0)) return;
-  std::vector<double> shares;
-  std::optional<tensor::Matrix<float>> weights;
-  std::vector<std::byte> bytes;
-  for (const GroupOption& option : group.options) {
-    context_.log.check_interrupt();
-    shares.push_back(0);
-    if (option.rank == 0) continue;
-    if (!weights) weights = changed_matrix(group, expert);
-    bytes.resize(packed_bytes(group, *option.codec).value / group.parts);
-    quantize_matrix(std::as_const(*weights).view(), *option.codec, hessian, quick, workers(),
-                    bytes);
-    const quant::PackedMatrix packed{option.codec, bytes.data(), group.rows, group.cols};
-    shares.back() = fit_correction(std::as_const(*weights).view(), packed, hessian, option.rank,
-                                   options_.corrections.weighted, workers())
-                        .share;
-  }
-  shares_[&group] = std::move(shares);
+  const auto is_corrected = [](const GroupOption& option) { return option.rank > 0; };
+  if (std::none_of(group.options.begin(), group.options.end(), is_corrected)) return;
+  const tensor::Matrix<float> weights = matrices_.whole(group, expert);
+  shares_[&group] = correction_shares(group, weights.view(), hessian, quick,
+                                      options_.corrections.weighted, workers(), context_.log);
 }
 
 void HessianPacker::apply_shares(TensorGroup& group) const {
@@ -310,11 +249,38 @@ void HessianPacker::apply_shares(TensorGroup& group) const {
 void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
   const RowSample sample(group);
   if (!sample.has_part(group, expert)) return;
-  const tensor::Matrix<float> rows = sampled_rows(group, expert, sample);
+  const tensor::Matrix<float> rows = matrices_.sampled(group, expert, sample);
+  if (group.width == 0) {
+    add_errors_of(group, expert, rows.view(), hessian);
+    return;
+  }
+  NarrowedChannels narrowed = choose_channels(group, expert, hessian);
+  const auto kept =
+      compensated(rows.view(), narrowed.choice.kept, narrowed.shares, context_.runner.pool());
+  PreparedHessian of_kept = of_channels(hessian, narrowed.choice.kept);
+  add_errors_of(group, expert, kept.view(), of_kept);
+  group.channels[group.part_of(expert)] =
+      std::make_shared<const ChannelChoice>(std::move(narrowed.choice));
+}
+
+NarrowedChannels HessianPacker::choose_channels(const TensorGroup& group, ExpertId expert,
+                                                const PreparedHessian& hessian) {
+  const GroupKey key{group.role, index(group.layer), 1 + index(expert)};
+  if (!chooser_ || chooser_->first != key) {
+    const std::uint32_t least = narrower_widths(spec_.moe.moe_intermediate_size).back();
+    const tensor::Matrix<float> down = matrices_.whole(group, expert);
+    chooser_.emplace(key, ChannelChooser(down.view(), hessian, least, damping(), workers()));
+  }
+  return chooser_->second.choose(group.width, hessian);
+}
+
+/// rows: the sampled ones of a matrix that the group has.
+void HessianPacker::add_errors_of(TensorGroup& group, ExpertId expert, ConstMatrix rows,
+                                  PreparedHessian& hessian) {
   // Sums over tokens: experts that see more of the text count more.
   const double tokens = static_cast<double>(
       std::max<std::uint64_t>(held_out_.tokens != 0 ? held_out_.tokens : calibration_.tokens, 1));
-  const double scale = sample.scale(group) / tokens;
+  const double scale = RowSample(group).scale(group) / tokens;
   // The slow steps lower the errors of all codecs by much the same share.
   HessianQuantizerOptions quick = options_.quantizer;
   if (!quick.dampings.empty()) quick.dampings = {quick.dampings.front()};
@@ -325,29 +291,35 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
   for (GroupOption& option : group.options) {
     context_.log.check_interrupt();
     if (is_stored_as(context_.source, group, *option.codec)) continue;  // next to no error
-    bytes.resize(rows.rows() * (rows.cols() / option.codec->block_size) *
-                 option.codec->block_bytes);
+    bytes.resize(rows.rows * (rows.cols / option.codec->block_size) * option.codec->block_bytes);
     const QuantizerReport report =
-        quantize_matrix(rows.view(), *option.codec, hessian, quick, workers(), bytes);
+        quantize_matrix(rows, *option.codec, hessian, quick, workers(), bytes);
     const double judged = std::max(hessian.judge().tokens(), 1.0);
     const double error = std::max(report.chosen().held_out_loss, 0.0) * judged * scale;
     option.error += error;
     if (!option.part_errors.empty()) option.part_errors[group.part_of(expert)] += error;
   }
   for (NoisePoint& point : group.noise) {
-    point.error += std::max(plain_loss(rows.view(), *point.codec, hessian), 0.0) * scale;
+    point.error += std::max(plain_loss(rows, *point.codec, hessian, workers()), 0.0) * scale;
   }
 }
 
 std::filesystem::path HessianPacker::costs_path(const TensorGroup& group) const {
-  return context_.folder /
-         fmt::format("costs-{}-{:05}.json", model::traits(group.role).name, index(group.layer));
+  return context_.folder / fmt::format("costs-{}-{:05}{}.json", model::traits(group.role).name,
+                                       index(group.layer),
+                                       group.width == 0 ? "" : fmt::format("-w{:05}", group.width));
 }
 
 void HessianPacker::measure(std::vector<TensorGroup>& groups) {
   Groups missing;
   for (TensorGroup& group : groups) {
-    group.noise = noise_points(group, context_.source);
+    if (group.width == 0) {
+      group.noise = noise_points(group, context_.source);
+    } else if (group.role == Role::kExpertDownProj) {
+      group.channels.resize(group.parts);
+    } else {
+      continue;  // its rows that stay err as they do in the whole matrix
+    }
     if (!load_costs(costs_path(group), group)) missing.push_back(&group);
   }
   const auto mutable_group = [&](const TensorGroup& group) -> TensorGroup& {
@@ -377,21 +349,48 @@ void HessianPacker::quantize(const PackOrder& order, ExpertId expert, PreparedHe
     context_.source.read_rows(ref, 0, ref.rows, out);
     return;
   }
-  tensor::Matrix<float> whole;
-  if (changed) whole = changed_matrix(*order.group, expert);
+  if (changed) {
+    const tensor::Matrix<float> whole = matrices_.whole(*order.group, expert);
+    quantize_rows(whole.view(), *order.codec, hessian, out);
+    return;
+  }
   const std::size_t row_bytes = ref.cols / order.codec->block_size * order.codec->block_bytes;
   const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / ref.cols);
   tensor::Matrix<float> weights;
   for (std::size_t row = 0; row < ref.rows; row += chunk) {
-    context_.log.check_interrupt();
     const std::size_t count = std::min(chunk, ref.rows - row);
-    if (!changed) {
-      weights.reshape(count, ref.cols);
-      context_.source.read_floats(ref, row, count, weights.flat());
-    }
-    const ConstMatrix part =
-        changed ? ConstMatrix(whole.view().rows_from(row, count)) : std::as_const(weights).view();
-    quantize_matrix(part, *order.codec, hessian, options_.quantizer, workers(),
+    weights.reshape(count, ref.cols);
+    context_.source.read_floats(ref, row, count, weights.flat());
+    quantize_rows(std::as_const(weights).view(), *order.codec, hessian,
+                  out.subspan(row * row_bytes, count * row_bytes));
+  }
+}
+
+/// Gate and up lose rows; down loses columns, for which the others make up.
+void HessianPacker::quantize_narrowed(const PackOrder& order, ExpertId expert,
+                                      PreparedHessian& hessian, std::span<std::byte> out) {
+  const TensorGroup& group = *order.group;
+  if (group.role != Role::kExpertDownProj) {
+    const tensor::Matrix<float> rows = matrices_.kept_rows(group, expert);
+    quantize_rows(rows.view(), *order.codec, hessian, out);
+    return;
+  }
+  const std::vector<std::uint32_t>& kept = group.channels[group.part_of(expert)]->kept;
+  const auto shares = compensation(hessian.calibration(), kept, damping());
+  const tensor::Matrix<float> whole = matrices_.whole(group, expert);
+  const auto weights = compensated(whole.view(), kept, shares, context_.runner.pool());
+  PreparedHessian of_kept = of_channels(hessian, kept);
+  quantize_rows(weights.view(), *order.codec, of_kept, out);
+}
+
+void HessianPacker::quantize_rows(ConstMatrix weights, const quant::Codec& codec,
+                                  PreparedHessian& hessian, std::span<std::byte> out) {
+  const std::size_t row_bytes = weights.cols / codec.block_size * codec.block_bytes;
+  const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / weights.cols);
+  for (std::size_t row = 0; row < weights.rows; row += chunk) {
+    context_.log.check_interrupt();
+    const std::size_t count = std::min(chunk, weights.rows - row);
+    quantize_matrix(weights.rows_from(row, count), codec, hessian, options_.quantizer, workers(),
                     out.subspan(row * row_bytes, count * row_bytes));
   }
 }
@@ -403,10 +402,14 @@ void HessianPacker::quantize_part(const PackOrder& order, ExpertId expert, Prepa
   const std::size_t part_bytes = packed.matrices.size() / group.parts;
   const std::span<std::byte> out =
       std::span(packed.matrices).subspan(group.part_of(expert) * part_bytes, part_bytes);
-  quantize(order, expert, hessian, out);
+  if (group.width != 0) {
+    quantize_narrowed(order, expert, hessian, out);
+  } else {
+    quantize(order, expert, hessian, out);
+  }
   const std::size_t rank = rank_of(group, *order.codec);
   if (rank == 0) return;
-  const tensor::Matrix<float> weights = changed_matrix(group, expert);
+  const tensor::Matrix<float> weights = matrices_.whole(group, expert);
   const Correction correction =
       fit_correction(weights.view(), {order.codec, out.data(), group.rows, group.cols}, hessian,
                      rank, options_.corrections.weighted, workers());
@@ -421,7 +424,9 @@ void HessianPacker::prepare(std::span<const PackOrder> orders) {
   Groups groups;
   for (const PackOrder& order : orders) {
     if (cache_.has(*order.group, *order.codec) || is_copy(order)) continue;
-    if (order.codec->is_float() && !transforms_.changes(*order.group)) continue;
+    if (matrices_.copies_rows(*order.group, *order.codec)) continue;
+    const bool changed = order.group->width != 0 || transforms_.changes(*order.group);
+    if (order.codec->is_float() && !changed) continue;
     std::vector<const quant::Codec*>& codecs = wanted[order.group];
     if (codecs.empty()) groups.push_back(order.group);
     if (std::find(codecs.begin(), codecs.end(), order.codec) == codecs.end()) {
@@ -452,6 +457,7 @@ PackedGroup HessianPacker::pack(const PackOrder& order) {
   if (cache_.has(*order.group, *order.codec)) {
     return cache_.read(*order.group, *order.codec, rank_of(*order.group, *order.codec));
   }
+  if (matrices_.copies_rows(*order.group, *order.codec)) return matrices_.copied(*order.group);
   return noise(*order.group, {order.codec, 0, 0});  // a float codec, or as it is stored
 }
 
@@ -459,6 +465,10 @@ bool HessianPacker::pack_rows(const PackOrder& order, ExpertId expert, std::size
                               std::span<std::byte> out) {
   const TensorGroup& group = *order.group;
   const std::size_t row_bytes = group.cols / order.codec->block_size * order.codec->block_bytes;
+  if (matrices_.copies_rows(group, *order.codec)) {
+    matrices_.copy_rows(group, first, out);
+    return true;
+  }
   if (!cache_.has(group, *order.codec)) return false;
   const std::uint64_t row = std::uint64_t{group.part_of(expert)} * group.rows + first;
   cache_.read_at(group, *order.codec, row * row_bytes, out);

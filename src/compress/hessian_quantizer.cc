@@ -163,4 +163,18 @@ std::vector<float> importance_of(const Hessian& hessian) {
   return importance;
 }
 
+double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian,
+                  const Workers& workers) {
+  const std::size_t blocks = weights.cols / codec.block_size;
+  const std::size_t row_bytes = blocks * codec.block_bytes;
+  std::vector<std::byte> bytes(weights.rows * row_bytes);
+  workers.run(weights.rows, [&](std::size_t r, unsigned) {
+    codec.encode(weights.row(r).data(), blocks, nullptr, bytes.data() + r * row_bytes);
+  });
+  const RowDecoder decode_row = [&](std::size_t r, std::span<float> values) {
+    codec.decode(bytes.data() + r * row_bytes, blocks, values.data());
+  };
+  return quadratic_loss(weights, hessian.dense_judge(), decode_row, workers);
+}
+
 }  // namespace winnow::compress

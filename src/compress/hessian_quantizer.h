@@ -74,6 +74,10 @@ QuantizerReport quantize_matrix(ConstMatrix weights, const quant::Codec& codec,
                                 const HessianQuantizerOptions& options, const Workers& workers,
                                 std::span<std::byte> out);
 
+/// Loss, summed over the tokens that judge, of rounding with all columns alike.
+double plain_loss(ConstMatrix weights, const quant::Codec& codec, PreparedHessian& hessian,
+                  const Workers& workers);
+
 /// The diagonal as importances for `Codec::encode`, relative to its mean, at least 1e-6; all ones
 /// when it is zero.
 std::vector<float> importance_of(const Hessian& hessian);

@@ -229,6 +229,25 @@ TEST(DampedHessian, KeepsBlocksTogetherAndPutsTheHeaviestFirst) {
   EXPECT_EQ(damp(hessian, 0.01, 4, ColumnOrder::kStorage).order, storage);
 }
 
+TEST(Hessian, OfSomeInputsIsThatOfTheirColumns) {
+  os::ThreadPool pool(1);
+  const tensor::Matrix<float> x = random_inputs(13, 50, 8);
+  const std::vector<std::uint32_t> kept = {1, 4, 7};
+  tensor::Matrix<float> some(50, kept.size());
+  for (std::size_t t = 0; t < 50; ++t) {
+    for (std::size_t i = 0; i < kept.size(); ++i) some.row(t)[i] = x.row(t)[kept[i]];
+  }
+  Hessian all(8);
+  all.add(x.view(), {}, pool);
+  Hessian expected(kept.size());
+  expected.add(std::as_const(some).view(), {}, pool);
+  const Hessian found = all.of_some_inputs(kept);
+  EXPECT_EQ(found.tokens(), 50);
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    for (std::size_t j = 0; j <= i; ++j) EXPECT_EQ(found.at(i, j), expected.at(i, j));
+  }
+}
+
 // In processing order 1 / U_jj^2 is the Schur complement: the last column has no one to make up for
 // it and keeps all of H_jj.
 TEST(DampedHessian, KnowsWhatLaterColumnsCannotMakeUpFor) {

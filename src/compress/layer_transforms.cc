@@ -176,4 +176,25 @@ bool LayerTransforms::changes(const TensorGroup& group) {
   return false;
 }
 
+PreparedHessian LayerTransforms::changed(LayerId layer, engine::Site site, ExpertId expert,
+                                         const PreparedHessian& hessian) {
+  const LayerTransform& transform = of(layer);
+  std::optional<Hessian> judge;
+  if (hessian.has_held_out()) judge = transform.apply_to_hessian(site, expert, hessian.judge());
+  return PreparedHessian(transform.apply_to_hessian(site, expert, hessian.calibration()),
+                         std::move(judge));
+}
+
+void LayerTransforms::edit(model::Role role, LayerId layer, std::span<float> values) {
+  if (!model::traits(role).per_layer || !wanted()) return;
+  const LayerTransform& transform = of(layer);
+  if (role == model::Role::kRouter) {
+    const model::ModelSpec& spec = source_.spec();
+    transform.apply(role, {},
+                    {values.data(), spec.moe.num_experts, spec.hidden_size, spec.hidden_size});
+  } else {
+    transform.apply_to_vector(role, values);
+  }
+}
+
 }  // namespace winnow::compress

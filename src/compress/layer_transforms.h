@@ -41,6 +41,11 @@ class LayerTransforms {
   const LayerTransform& of(LayerId layer);
   /// Whether `apply` changes any matrix of the group, whose values are then not the stored ones.
   bool changes(const TensorGroup& group);
+  /// The Hessian of an input as the layer's changes make it.
+  PreparedHessian changed(LayerId layer, engine::Site site, ExpertId expert,
+                          const PreparedHessian& hessian);
+  /// Changes a vector or router [values] as the matrices around it are.
+  void edit(model::Role role, LayerId layer, std::span<float> values);
 
  private:
   std::filesystem::path path_of(LayerId layer) const;

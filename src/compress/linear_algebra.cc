@@ -101,6 +101,16 @@ std::optional<std::vector<double>> solve_symmetric(tensor::MatrixView<const doub
   return x;
 }
 
+std::optional<tensor::Matrix<double>> solve_symmetric(tensor::MatrixView<const double> g,
+                                                      tensor::MatrixView<const double> b) {
+  const Eigen::LLT<RowMajor<double>> factor(map(g));
+  if (factor.info() != Eigen::Success) return std::nullopt;
+  tensor::Matrix<double> x(b.rows, b.cols);
+  map(x.view()) = factor.solve(map(b));
+  if (!map(x.view()).allFinite()) return std::nullopt;
+  return x;
+}
+
 std::optional<tensor::Matrix<double>> lower_factor(tensor::MatrixView<const double> h) {
   const Eigen::LLT<RowMajor<double>> factor(map(h));
   if (factor.info() != Eigen::Success) return std::nullopt;

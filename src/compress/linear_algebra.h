@@ -31,6 +31,10 @@ std::optional<tensor::Matrix<float>> inverse_factor(tensor::MatrixView<const dou
 std::optional<std::vector<double>> solve_symmetric(tensor::MatrixView<const double> g,
                                                    const std::vector<double>& b);
 
+/// The same for many right-hand sides. b, x: [p, k].
+std::optional<tensor::Matrix<double>> solve_symmetric(tensor::MatrixView<const double> g,
+                                                      tensor::MatrixView<const double> b);
+
 /// The lower triangular L with h = L L^T, zeros above the diagonal; nothing when h is not positive
 /// definite in f64. h: [n, n], symmetric, only its lower triangle is read.
 std::optional<tensor::Matrix<double>> lower_factor(tensor::MatrixView<const double> h);

@@ -27,6 +27,22 @@ constexpr std::uint64_t kLogitRows = 64;
 
 std::uint64_t square(std::uint64_t x) { return x * x; }
 
+/// For experts that lose inner channels: besides the Hessians of the channels that stay, f64
+/// matrices while these are chosen, an expert's matrix twice, and those of a layer that stand for
+/// the narrowed ones, in F32 at most.
+std::uint64_t narrowing_bytes(const model::Checkpoint& source,
+                              std::span<const TensorGroup> groups) {
+  constexpr std::uint64_t kBytesPerElement = 64;
+  std::uint64_t most = 0;
+  for (const TensorGroup& group : groups) {
+    if (group.width == 0 || group.role != model::Role::kExpertDownProj) continue;
+    const std::uint64_t channels = source.spec().moe.moe_intermediate_size;
+    const std::uint64_t matrix = group.rows * channels * sizeof(float);
+    most = std::max(most, kBytesPerElement * square(channels) + (2 + group.parts) * matrix);
+  }
+  return most;
+}
+
 struct Needs {
   std::uint64_t fixed = 0;    // whatever the batch
   std::uint64_t batch = 0;    // activations
@@ -83,7 +99,7 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
   Needs needs;
   needs.fixed = os::peak_resident_bytes() + kSlack + 2 * weights +
                 stretch * kStretchBytesPerWeight + fitting +
-                kBytesPerHessianElement * square(widest);
+                kBytesPerHessianElement * square(widest) + narrowing_bytes(source, groups);
   if (text == nullptr) return needs;
   const std::size_t longest = longest_window(*text);
   const std::size_t tokens = std::max(MemoryPlan::kBatchTokens, longest);

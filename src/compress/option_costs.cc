@@ -26,6 +26,9 @@ void save_costs(const std::filesystem::path& path, const TensorGroup& group) {
   for (const NoisePoint& point : group.noise) {
     json["noise"][std::string(point.codec->name)] = point.error;
   }
+  for (const auto& channels : group.channels) {
+    json["channels"].push_back({{"kept", channels->kept}, {"lost", channels->lost}});
+  }
   os::write_text_file(path, dump_json(json) + "\n");
 }
 
@@ -44,6 +47,13 @@ bool load_costs(const std::filesystem::path& path, TensorGroup& group) {
     }
     for (NoisePoint& point : group.noise) {
       point.error = json.at("noise").at(std::string(point.codec->name)).get<double>();
+    }
+    for (std::size_t part = 0; part < group.channels.size(); ++part) {
+      const Json& saved = json.at("channels").at(part);
+      ChannelChoice channels{saved.at("kept").get<std::vector<std::uint32_t>>(),
+                             saved.at("lost").get<double>()};
+      usable = usable && channels.kept.size() == group.width;
+      group.channels[part] = std::make_shared<const ChannelChoice>(std::move(channels));
     }
   } catch (const Json::exception&) {
     usable = false;

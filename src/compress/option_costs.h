@@ -9,7 +9,7 @@
 
 namespace winnow::compress {
 
-/// Errors of all options and noise points, by codec.
+/// Errors of all options and noise points, by codec, and the channels of narrowed experts.
 void save_costs(const std::filesystem::path& path, const TensorGroup& group);
 /// False when there is no such file. Throws Error{kBadData} for one that does not tell of all.
 bool load_costs(const std::filesystem::path& path, TensorGroup& group);

@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "compress/expert_allocator.h"
+#include "compress/expert_options.h"
 #include "os/file.h"
 
 namespace winnow::compress {

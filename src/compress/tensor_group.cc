@@ -50,7 +50,8 @@ double squared_norm(std::span<const float> weights) {
 std::string TensorGroup::name() const {
   const model::RoleTraits& role_traits = model::traits(role);
   if (!role_traits.per_layer) return std::string(role_traits.name);
-  const std::string all = fmt::format("{} of layer {}", role_traits.name, index(layer));
+  const std::string left = width == 0 ? "" : fmt::format(", {} channels", width);
+  const std::string all = fmt::format("{} of layer {}{}", role_traits.name, index(layer), left);
   return only ? fmt::format("{}, expert {}", all, index(*only)) : all;
 }
 
@@ -85,6 +86,7 @@ std::vector<TensorGroup> divide_group(const TensorGroup& group) {
     one.parts = 1;
     one.only = group.expert(part);
     one.weights = group.weights / group.parts;
+    if (!group.channels.empty()) one.channels = {group.channels[part]};
     for (GroupOption& option : one.options) {
       WINNOW_CHECK(option.part_errors.size() == group.parts && option.rank == 0);
       const double error = option.part_errors[part];
@@ -146,6 +148,7 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
 
 bool is_stored_as(const model::Checkpoint& checkpoint, const TensorGroup& group,
                   const quant::Codec& codec) {
+  if (group.width != 0) return false;
   for (std::size_t part = 0; part < group.parts; ++part) {
     if (&checkpoint.at(group.role, group.layer, group.expert(part)).codec() != &codec) return false;
   }
@@ -165,10 +168,10 @@ std::vector<const quant::Codec*> candidate_codecs(const model::Checkpoint& check
     const auto& codec = checkpoint.at(group.role, group.layer, group.expert(part)).codec();
     if (codec.bits_per_weight() > stored->bits_per_weight()) stored = &codec;
   }
+  stored = &quant::codec_for_row(*stored, group.cols);
   std::vector<const quant::Codec*> candidates = {stored};
-  const std::size_t cols = checkpoint.at(group.role, group.layer).cols;
   for (const quant::Codec* wanted : quant::all_codecs()) {
-    const quant::Codec& codec = quant::codec_for_row(*wanted, cols);
+    const quant::Codec& codec = quant::codec_for_row(*wanted, group.cols);
     if (codec.bits_per_weight() >= stored->bits_per_weight()) continue;
     if (std::find(candidates.begin(), candidates.end(), &codec) == candidates.end()) {
       candidates.push_back(&codec);

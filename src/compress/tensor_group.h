@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -42,6 +43,12 @@ struct NoisePoint {
   double kl = 0;                        ///< measured, nats per token
 };
 
+/// What is left of an expert that loses inner channels (narrowing.h).
+struct ChannelChoice {
+  std::vector<std::uint32_t> kept;  ///< rising
+  double lost = 0;  ///< share of the expert's squared output by which the output changes
+};
+
 struct TensorGroup {
   model::Role role = model::Role::kTokenEmbedding;
   LayerId layer{};
@@ -56,8 +63,14 @@ struct TensorGroup {
   std::vector<GroupOption> options;
   std::size_t chosen = 0;  ///< index into options
   bool left_out = false;   ///< something else stands for its expert
+  /// Inner channels that are left of each of its experts; 0: all. Narrowed forms of a group are
+  /// groups beside it, left out unless they are chosen.
+  std::uint32_t width = 0;
+  /// [parts] of a narrowed group, once it is measured. Its three matrices share them.
+  std::vector<std::shared_ptr<const ChannelChoice>> channels;
 
-  /// "expert_down_proj of layer 3", "expert_down_proj of layer 3, expert 5"
+  /// "expert_down_proj of layer 3", "expert_down_proj of layer 3, expert 5",
+  /// "expert_down_proj of layer 3, 96 channels, expert 5"
   std::string name() const;
   /// The expert that a matrix of the group is of; 0 for roles without experts.
   ExpertId expert(std::size_t part) const {
@@ -68,7 +81,8 @@ struct TensorGroup {
   std::size_t part_of(ExpertId of) const { return only ? 0 : index(of); }
 };
 
-/// What tells groups apart: role, layer (0 for roles without), and 1 + the one expert, or 0.
+/// What tells groups apart: role, layer (0 for roles without), and 1 + the one expert, or 0. Forms
+/// of different width have the same: a model has one of them.
 using GroupKey = std::tuple<model::Role, std::uint32_t, std::uint32_t>;
 inline GroupKey key_of(const TensorGroup& group) {
   return {group.role, index(group.layer), group.only ? 1 + index(*group.only) : 0};
@@ -107,7 +121,8 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
                        const quant::Codec& codec, const InputMoments* moments, os::ThreadPool& pool,
                        Log& log, EncoderKind kind = EncoderKind::kOwn);
 
-/// Whether the file holds every matrix of the group in this codec, so that packing changes nothing.
+/// Whether the file holds every matrix of the group in this codec, so that packing changes nothing;
+/// false for narrowed groups.
 bool is_stored_as(const model::Checkpoint& checkpoint, const TensorGroup& group,
                   const quant::Codec& codec);
 
@@ -116,7 +131,8 @@ Bytes packed_bytes(const TensorGroup& group, const quant::Codec& codec);
 
 /// The codecs that may hold the group, by rising size: the one that it is stored in, and of all
 /// that this program has (or their fallbacks, where rows do not divide into blocks) those with
-/// fewer bits. More bits than the stored ones would buy nothing. Never empty.
+/// fewer bits. More bits than the stored ones would buy nothing. Never empty. Rows of a narrowed
+/// group that do not divide into blocks of the stored one have its fallback.
 std::vector<const quant::Codec*> candidate_codecs(const model::Checkpoint& checkpoint,
                                                   const TensorGroup& group);
 

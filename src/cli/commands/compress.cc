@@ -460,7 +460,7 @@ Action declare(CLI::App& app) {
   add_text(app,
            {"--expert-options", "LIST",
             "what may become of each expert by itself, in the same budget: 'types' (types of its "
-            "own, which the others include), " +
+            "own, which the others include), 'narrow' (fewer inner channels), " +
                 compress::expert_replacement_names() +
                 ", or 'all'; the file has the extended layout, which llama.cpp does not read"},
            options->expert_options);
