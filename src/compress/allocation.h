@@ -47,7 +47,7 @@ struct AllocationTraits {
   Allocation kind;
   std::string_view name;
   bool needs_text;      ///< refused without; else it makes do with what is predicted
-  bool measures_mixes;  ///< runs whole mixes, which have the original norms
+  bool measures_mixes;  ///< runs whole mixes, with the original norms and biases
   /// Whether errors and damages of options are measured: for the choice, or for the record.
   bool measures_options = true;
 };

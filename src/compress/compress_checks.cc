@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress/compress_checks.h"
 
+#include <fmt/format.h>
+
+#include <string>
+
 #include "base/error.h"
 
 namespace winnow::compress {
@@ -42,12 +46,30 @@ void check_experts(const model::Checkpoint& source, const CompressOptions& optio
   }
 }
 
+/// Whoever runs packed matrices runs them with the vectors of the source.
+void check_transforms(const model::Checkpoint& source, const CompressOptions& options) {
+  if (!changes_vectors(options.transforms, source.spec())) return;
+  std::string runs;
+  if (options.sequential) runs = "--sequential";
+  if (options.tolerance) runs = "--tolerance";
+  if (traits(options.allocation.kind).measures_mixes) {
+    runs = fmt::format("--allocation {}", traits(options.allocation.kind).name);
+  }
+  if (runs.empty()) return;
+  fail(ErrorCode::kUsage,
+       "{} runs matrices with the original norms and biases: it goes with no change of them "
+       "(--transforms attention-input, ffn-input, and methods that make them; value-scales and "
+       "value-rotation where values have biases)",
+       runs);
+}
+
 }  // namespace
 
 void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
                             bool has_text, bool uses_hessians) {
   check_corrections(options, uses_hessians);
   check_tolerance(options, has_text);
+  check_transforms(source, options);
   check_experts(source, options, uses_hessians);
 }
 

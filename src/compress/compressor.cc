@@ -467,8 +467,8 @@ CompressResult Compressor::run() {
   }
   quantise();
   CompressResult finished = result();
-  const bool changes_norms = options_.transforms.attention_input || options_.transforms.ffn_input;
-  if (text_ && options_.max_memory && options_.reference == nullptr && !changes_norms) {
+  const bool runs_as_written = !changes_vectors(options_.transforms, source_.spec());
+  if (text_ && options_.max_memory && options_.reference == nullptr && runs_as_written) {
     finished.measured_kl = experts_ ? measure_by_layers(sweep)
                                     : measurer_->measure(std::vector<Mix>{allocation_.mix}).front();
   }

@@ -45,8 +45,9 @@ struct CompressOptions {
   EncoderKind encoders = EncoderKind::kOwn;
   /// Corrections beside the quantised matrices, for which there has to be text, and Hessians.
   CorrectionOptions corrections;
-  /// Exact changes of the layers to try before. Those of norms go with neither `sequential` nor
-  /// allocations that measure mixes: these run matrices with the original norms.
+  /// Exact changes of the layers to try before. Those of norms and biases (`changes_vectors`) go
+  /// with neither `sequential` nor `tolerance` nor allocations that measure mixes: these run
+  /// matrices with the original ones.
   TransformWishes transforms;
   /// Hessians of the inputs that the quantised layers before give, not the original ones.
   bool sequential = false;

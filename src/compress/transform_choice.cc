@@ -358,6 +358,11 @@ LayerTransformChoice choose_layer_transform(const LayerSource& source,
   return choice;
 }
 
+bool changes_vectors(const TransformWishes& wishes, const model::ModelSpec& spec) {
+  const bool changes_values = wishes.value_scales || wishes.value_rotation;
+  return wishes.attention_input || wishes.ffn_input || (changes_values && spec.attention_bias);
+}
+
 std::string transform_names() {
   return "inner-order, inner-scales, value-scales, value-rotation, attention-input, ffn-input";
 }

@@ -16,6 +16,7 @@
 #include "compress/layer_transform.h"
 #include "compress/workers.h"
 #include "model/roles.h"
+#include "model/spec.h"
 #include "quant/codec.h"
 
 namespace winnow::compress {
@@ -39,6 +40,9 @@ struct TransformWishes {
            ffn_input;
   }
 };
+
+/// Whether norms or biases of the model may change with the matrices.
+bool changes_vectors(const TransformWishes& wishes, const model::ModelSpec& spec);
 
 /// All names of kinds, separated by commas: "inner-order, inner-scales, ...".
 std::string transform_names();

@@ -295,18 +295,10 @@ compress::TransformWishes transform_wishes(const Options& options) {
     fail(ErrorCode::kUsage, "--method {} goes with neither --transforms nor --sequential",
          options.method);
   }
-  const bool changes_norms = wishes.attention_input || wishes.ffn_input;
-  const bool measures_mixes = compress::find_allocation(options.allocation)->measures_mixes;
   if (options.sequential && options.allocation == "ranked") {
     fail(ErrorCode::kUsage,
          "--allocation ranked measures many mixes, and with --sequential a group's bytes depend on "
          "the mix: they do not go together");
-  }
-  if (changes_norms && (options.sequential || measures_mixes)) {
-    fail(ErrorCode::kUsage,
-         "{} runs matrices with the original norms: it goes with no change of norms (--transforms "
-         "attention-input, ffn-input, and methods that make them)",
-         options.sequential ? "--sequential" : "--allocation " + options.allocation);
   }
   return wishes;
 }
