@@ -12,12 +12,19 @@ namespace {
 
 /// The types that the experts of a layer have, where each has its own.
 void print_experts(Output& out, const std::vector<compress::TensorGroup>& groups) {
-  std::map<std::pair<std::uint32_t, model::Role>, std::map<std::string, std::size_t>> counts;
+  using Matrices = std::pair<std::uint32_t, model::Role>;
+  // Of several forms of a matrix at most one is in the file.
+  std::map<std::pair<Matrices, ExpertId>, std::string> forms_of;
   for (const compress::TensorGroup& group : groups) {
     if (!group.only) continue;
-    const std::string form =
-        group.left_out ? "none" : std::string(group.options[group.chosen].codec->name);
-    ++counts[{index(group.layer), group.role}][form];
+    std::string& form = forms_of[{{index(group.layer), group.role}, *group.only}];
+    if (group.left_out) continue;
+    form = group.options[group.chosen].codec->name;
+    if (group.width != 0) form += fmt::format(" of {} channels", group.width);
+  }
+  std::map<Matrices, std::map<std::string, std::size_t>> counts;
+  for (const auto& [matrix, form] : forms_of) {
+    ++counts[matrix.first][form.empty() ? "none" : form];
   }
   for (const auto& [key, forms] : counts) {
     const auto& [layer, role] = key;

@@ -37,6 +37,11 @@ void check_experts(const model::Checkpoint& source, const CompressOptions& optio
          "--expert-options tells experts apart on text and its Hessians: give --data, and another "
          "--hessians than 'diagonal'");
   }
+  if (options.experts.narrow && options.hessians == HessianScope::kLayer) {
+    fail(ErrorCode::kUsage,
+         "--expert-options: 'narrow' rests on each expert's own inner activations; it goes with "
+         "--hessians expert alone");
+  }
   const Allocation kind = options.allocation.kind;
   if ((kind != Allocation::kSlopes && kind != Allocation::kSearch) ||
       options.corrections.rank != 0 || options.transforms.any()) {

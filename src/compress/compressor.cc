@@ -108,7 +108,12 @@ class Compressor {
 
 /// All that is known of the options before anything is measured.
 void Compressor::list_options() {
-  if (options_.experts.narrow) add_narrowed_groups(source_, groups_);
+  if (options_.experts.narrow && !add_narrowed_groups(source_, groups_)) {
+    log_.warn(fmt::format(
+        "{}: experts keep their {} inner channels: narrower ones have a multiple of 32, as has the "
+        "whole",
+        source_.file().name(), source_.spec().moe.moe_intermediate_size));
+  }
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     TensorGroup& group = groups_[g];
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
@@ -200,9 +205,10 @@ void Compressor::require_budget() {
   const double bits = std::ceil(8000.0 * static_cast<double>(least) / parameters) / 1000.0;
   fail(ErrorCode::kBudget,
        "the budget of {} bytes cannot be met: the smallest {} has {} bytes ({}, {:.3f} bits per "
-       "weight)",
+       "weight){}",
        budget(), counts_file() ? "possible file" : "form of all tensors", least,
-       format_bytes({least}), bits);
+       format_bytes({least}), bits,
+       options_.experts.any() ? ", or more where super experts have to stay" : "");
 }
 
 MixProblem Compressor::problem() const {

@@ -71,7 +71,7 @@ DampedHessian damp(const Hessian& hessian, double damping, std::size_t block_siz
   // A Gram matrix has eigenvalues of 0 or more but for rounding, so a ridge near the trace is
   // always enough: the loop ends.
   for (; !factor; damping *= 10) {
-    WINNOW_CHECK(damping < 1e6);
+    require_factor(damping);
     result.ridge = ridge_of(hessian, damping);
     h = hessian.dense(result.ridge);
     factor = inverse_factor(permuted(h, result.order).view());

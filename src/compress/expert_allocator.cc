@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <tuple>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -66,18 +67,39 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
     if (l + 1 < spec.num_hidden_layers) stream.run(context_.runner, stream, nullptr, context_.log);
     context_.log.progress("watching experts", l + 1, spec.num_hidden_layers, "layers");
   }
+  fill_slopes();
   protect_super_experts();
+  // Pairs of one layer do not bear on those of another.
+  add_shared(likenesses_);
   predict();
+}
+
+/// Where rounding was no measure, as the median layer.
+void ExpertAllocator::fill_slopes() {
+  std::vector<double> known;
+  for (const double slope : slopes_) {
+    if (slope > 0) known.push_back(slope);
+  }
+  if (known.empty()) return;
+  const auto middle = known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2);
+  std::nth_element(known.begin(), middle, known.end());
+  for (double& slope : slopes_) {
+    if (!(slope > 0)) slope = *middle;
+  }
 }
 
 /// Nothing stands for them, whatever it seems to change: what they do holds the model together
 /// (REAP, arXiv:2510.13999). They may share their matrices with others.
 void ExpertAllocator::protect_super_experts() {
-  const auto is_super = super_experts(largest_outputs_);
+  super_experts_ = super_experts(largest_outputs_);
   for (ExpertItem& item : items_) {
-    const auto& layer = is_super[index(item.layer)];
-    if (!layer.empty() && layer[index(item.expert)]) item.keep();
+    if (is_super(item)) item.keep();
   }
+}
+
+bool ExpertAllocator::is_super(const ExpertItem& item) const {
+  const auto& layer = super_experts_[index(item.layer)];
+  return !layer.empty() && layer[index(item.expert)];
 }
 
 void ExpertAllocator::add_items(LayerId layer, const LayerSums& sums, bool pads) {
@@ -106,7 +128,14 @@ void ExpertAllocator::add_items(LayerId layer, const LayerSums& sums, bool pads)
   const std::span<ExpertItem> items = std::span(items_).subspan(first);
   add_groups(items, layer, sums);
   limit_dropped(items);
-  if (shared_ != nullptr && sums.experts.size() > 1) add_shared(items, sums);
+  if (shared_ == nullptr || sums.experts.size() < 2) return;
+  const ExpertReplacement& zero = *find_expert_replacement("zero");
+  for (const ExpertItem& item : items) {
+    const ExpertId nearest = sums.experts[index(item.expert)].nearest;
+    likenesses_.push_back({first + index(item.expert), first + index(nearest),
+                           change_per_token(*shared_, sums, item.expert),
+                           change_per_token(zero, sums, item.expert)});
+  }
 }
 
 /// The matrices of a layer's experts, and those of their narrowed forms.
@@ -121,6 +150,10 @@ void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
       WINNOW_CHECK(group.role == kMatrixRoles[item.groups.size()]);
       item.groups.push_back(g);
       if (group.role == Role::kExpertDownProj) slopes_[index(layer)] = group.kl_per_error;
+      continue;
+    }
+    if (!(slopes_[index(layer)] > 0)) {  // nobody knows what rounding the narrowed matrix does
+      item.unused_groups.push_back(g);
       continue;
     }
     std::vector<ReplacementOption>& options = item.replacements;
@@ -144,28 +177,30 @@ void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
 
 /// An expert whose matrices another one uses has to keep them, so it is to be worth it: pairs are
 /// taken by rising change, while it is at most half of what the least of the expert's other
-/// replacements changes.
-void ExpertAllocator::add_shared(std::span<ExpertItem> items, const LayerSums& sums) const {
+/// replacements changes. Super experts lend and do not borrow.
+void ExpertAllocator::add_shared(std::span<const Likeness> pairs) {
   constexpr double kWorth = 0.5;
-  std::vector<std::pair<double, std::size_t>> changes;
-  for (std::size_t e = 0; e < items.size(); ++e) {
-    const double change = change_per_token(*shared_, sums, items[e].expert);
-    double other = INFINITY;
-    for (const ReplacementOption& option : items[e].replacements) {
+  std::vector<Likeness> worthy;
+  for (const Likeness& pair : pairs) {
+    const ExpertItem& item = items_[pair.item];
+    if (is_super(item)) continue;
+    double other = pair.alone;
+    for (const ReplacementOption& option : item.replacements) {
       if (option.width == 0) other = std::min(other, option.change);
     }
-    const double alone = change_per_token(*find_expert_replacement("zero"), sums, items[e].expert);
-    if (change <= kWorth * std::min(other, alone)) changes.emplace_back(change, e);
+    if (pair.change <= kWorth * other) worthy.push_back(pair);
   }
-  std::sort(changes.begin(), changes.end());
-  std::vector<bool> shares(items.size());
-  std::vector<bool> is_owner(items.size());
-  for (const auto& [change, e] : changes) {
-    const ExpertId owner = sums.experts[e].nearest;
-    if (is_owner[e] || shares[index(owner)]) continue;
-    shares[e] = is_owner[index(owner)] = true;
-    items[e].replacements.push_back({shared_, 0, change, 0, owner, 0, {}});
-    items[index(owner)].keep();
+  std::sort(worthy.begin(), worthy.end(), [](const Likeness& a, const Likeness& b) {
+    return std::tie(a.change, a.item) < std::tie(b.change, b.item);
+  });
+  std::vector<bool> shares(items_.size());
+  std::vector<bool> is_owner(items_.size());
+  for (const Likeness& pair : worthy) {
+    if (is_owner[pair.item] || shares[pair.owner]) continue;
+    shares[pair.item] = is_owner[pair.owner] = true;
+    items_[pair.item].replacements.push_back(
+        {shared_, 0, pair.change, 0, items_[pair.owner].expert, 0, {}});
+    items_[pair.owner].keep();
   }
 }
 
@@ -279,7 +314,7 @@ void ExpertAllocator::prepare_narrowed(const ExpertMix& mix) {
 
 /// Each layer's replacements alone, and all together: what they are more or less than the sum
 /// scales all slopes.
-void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
+double ExpertAllocator::fit_slopes(const ExpertMix& mix) {
   prepare_narrowed(mix);
   std::vector<WeightVariant> variants(1);
   add_to(variants[0], mix, {});
@@ -314,6 +349,7 @@ void ExpertAllocator::fit_slopes(const ExpertMix& mix) {
     if (std::isfinite(slope) && slope > 0) slopes_[layer] = slope;
   }
   predict();
+  return std::max(divergences[0], 0.0);
 }
 
 ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages) const {
@@ -321,9 +357,10 @@ ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages)
   if (auto mix = solve_experts(problem, damages, items_)) return *std::move(mix);
   const std::uint64_t least = least_bytes(problem, items_);
   fail(ErrorCode::kBudget,
-       "the budget is {} bytes too small: super experts, and experts that others share with, keep "
-       "their matrices; add as many, or leave 'shared' out of --expert-options",
-       least - std::min(least, problem.room));
+       "the budget is {} bytes too small: {} keep their matrices; add as many{}",
+       least - std::min(least, problem.room),
+       shared_ == nullptr ? "super experts" : "super experts, and experts that others share with,",
+       shared_ == nullptr ? "" : ", or leave 'shared' out of --expert-options");
 }
 
 ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& damages,
@@ -388,17 +425,26 @@ double ExpertAllocator::damage_of_types(const DamageTable& damages, const Expert
 }
 
 ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& damages) {
+  struct Fitted {
+    double damage = INFINITY;  // measured of the replacements, predicted of the types
+    ExpertMix mix;
+    std::vector<double> slopes;
+  } best;
   ExpertMix mix = solve(problem, damages);
   for (int round = 0; round < options_.rounds; ++round) {
     const auto is_replaced = [](const auto& choice) { return choice.has_value(); };
-    if (std::none_of(mix.replaced.begin(), mix.replaced.end(), is_replaced)) break;
-    fit_slopes(mix);
-    ExpertMix next = solve(problem, with_shared_use(damages, mix));
-    const bool stays = next.replaced == mix.replaced;
+    if (std::none_of(mix.replaced.begin(), mix.replaced.end(), is_replaced)) return mix;
+    const DamageTable of_types = with_shared_use(damages, mix);
+    const double damage = fit_slopes(mix) + damage_of_types(of_types, mix);
+    ExpertMix next = solve(problem, of_types);
+    if (next.replaced == mix.replaced) return next;
+    if (damage < best.damage) best = {damage, std::move(mix), slopes_};
     mix = std::move(next);
-    if (stays) break;
   }
-  return mix;
+  if (best.slopes.empty()) return mix;
+  slopes_ = std::move(best.slopes);
+  predict();
+  return std::move(best.mix);
 }
 
 ExpertMix ExpertAllocator::refill(MixProblem problem, const DamageTable& damages,

@@ -35,8 +35,9 @@ class ExpertAllocator {
                const std::filesystem::path& states);
   /// Least predicted damage. A replacement's damage is its change of the layer's output times the
   /// layer's slope, which begins as that of rounding errors and is fitted anew to the divergence of
-  /// what was chosen, until the choice stays. The smallest options must fit `problem.room`, from
-  /// which the routers' rows are taken. Throws what measuring throws.
+  /// what was chosen, until the choice stays; where it does not, the best of those that were
+  /// measured. The smallest options must fit `problem.room`, from which the routers' rows are
+  /// taken. Throws what measuring throws.
   ExpertMix choose(const MixProblem& problem, const DamageTable& damages);
 
   /// From what `choose` gave: mixes for slopes that differ from the fitted ones at random, each
@@ -70,13 +71,21 @@ class ExpertAllocator {
   void add_items(LayerId layer, const LayerSums& sums, bool pads);
   void add_groups(std::span<ExpertItem> items, LayerId layer, const LayerSums& sums);
   void protect_super_experts();
+  void fill_slopes();
   void prepare_narrowed(const ExpertMix& mix);
   void add_narrowed(WeightVariant& variant, const ReplacementOption& option) const;
   void limit_dropped(std::span<ExpertItem> items) const;
-  void add_shared(std::span<ExpertItem> items, const LayerSums& sums) const;
+  /// What it would change that an expert uses the matrices of the one most like it.
+  struct Likeness {
+    std::size_t item, owner;  ///< places in items_
+    double change;
+    double alone;  ///< of nothing in its place
+  };
+  void add_shared(std::span<const Likeness> pairs);
+  bool is_super(const ExpertItem& item) const;
   void predict();
   double damage_of_types(const DamageTable& damages, const ExpertMix& mix) const;
-  void fit_slopes(const ExpertMix& mix);
+  double fit_slopes(const ExpertMix& mix);
 
   PackerContext context_;
   ExpertOptions options_;
@@ -93,6 +102,8 @@ class ExpertAllocator {
   std::vector<std::size_t> first_item_;                     // [layers]
   std::vector<std::vector<std::vector<float>>> constants_;  // [layers][experts]
   std::vector<std::vector<double>> largest_outputs_;        // [layers][experts]
+  std::vector<std::vector<bool>> super_experts_;            // [layers][experts]
+  std::vector<Likeness> likenesses_;
   std::vector<double> slopes_;  // [layers]: nats per token and unit of change
   Json rounds_ = Json::array();
   Json search_;

@@ -118,6 +118,14 @@ Hessian Hessian::of_reordered_inputs(std::span<const std::uint32_t> order) const
   return of_some_inputs(order);
 }
 
+Hessian Hessian::of_inputs_apart() const {
+  Hessian result(size_);
+  for (std::size_t i = 0; i < size_; ++i) result.values_[packed(i, i)] = at(i, i);
+  result.tokens_ = tokens_;
+  result.weight_ = weight_;
+  return result;
+}
+
 Hessian Hessian::of_some_inputs(std::span<const std::uint32_t> kept) const {
   Hessian result(kept.size());
   for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -155,6 +163,12 @@ double ridge_of(const Hessian& hessian, double damping) {
   const double mean =
       hessian.trace() / static_cast<double>(std::max<std::size_t>(1, hessian.size()));
   return mean > 0 ? damping * mean : 1.0;
+}
+
+void require_factor(double damping) {
+  if (damping < 1e6) return;
+  fail_data(
+      "the sums of its inputs on this text are too large to be factored; is the model damaged?");
 }
 
 Hessian shrunk_towards(const Hessian& expert, const Hessian& layer, double pseudo_tokens) {

@@ -45,6 +45,8 @@ class Hessian {
 
   /// The sums for inputs of which each stretch of `width` is transformed by `hadamard`: R H R^T.
   Hessian of_rotated_inputs(std::size_t width) const;
+  /// The same without what any two inputs have in common: zeros beside the diagonal.
+  Hessian of_inputs_apart() const;
   /// The sums for some of the inputs: input i is what input kept[i] was.
   Hessian of_some_inputs(std::span<const std::uint32_t> kept) const;
 
@@ -72,6 +74,9 @@ class Hessian {
 /// What to add to the diagonal so that an inverse exists and noise is not fitted: `damping` times
 /// the mean of the diagonal; 1 when that is zero (no token, or only zeros, was seen).
 double ridge_of(const Hessian& hessian, double damping);
+/// For dampings that grow until a matrix can be factored: throws Error{kBadData} once no sums of
+/// finite inputs can need as much.
+void require_factor(double damping);
 
 /// The statistic of an expert that saw few tokens, drawn towards the one of its layer:
 /// H + pseudo_tokens * rho * H_layer / T_layer, where rho = (tr H / T) / (tr H_layer / T_layer)

@@ -90,6 +90,10 @@ class HessianPacker final : public GroupPacker {
   void add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian);
   void add_errors_of(TensorGroup& group, ExpertId expert, ConstMatrix rows,
                      PreparedHessian& hessian);
+  PreparedHessian own_sums(const PreparedHessian& hessian) const {
+    return of_own_tokens(hessian,
+                         options_.hessians.pseudo_tokens * static_cast<double>(hessian.size()));
+  }
   NarrowedChannels choose_channels(const TensorGroup& group, ExpertId expert,
                                    const PreparedHessian& hessian);
   /// Of the ridge under which other channels make up for removed ones.
@@ -129,8 +133,13 @@ class HessianPacker final : public GroupPacker {
   PackedGroups cache_;
   LayerTransforms transforms_;
   GroupMatrices matrices_;
+  struct ExpertChannels {
+    GroupKey key;
+    PreparedHessian own;
+    ChannelChooser chooser;
+  };
   // Of the narrowed group that was seen last: its expert's other widths come next.
-  std::optional<std::pair<GroupKey, ChannelChooser>> chooser_;
+  std::optional<ExpertChannels> chooser_;
   WindowBatches calibration_, held_out_;
 };
 
@@ -266,12 +275,14 @@ void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHess
 NarrowedChannels HessianPacker::choose_channels(const TensorGroup& group, ExpertId expert,
                                                 const PreparedHessian& hessian) {
   const GroupKey key{group.role, index(group.layer), 1 + index(expert)};
-  if (!chooser_ || chooser_->first != key) {
+  if (!chooser_ || chooser_->key != key) {
     const std::uint32_t least = narrower_widths(spec_.moe.moe_intermediate_size).back();
     const tensor::Matrix<float> down = matrices_.whole(group, expert);
-    chooser_.emplace(key, ChannelChooser(down.view(), hessian, least, damping(), workers()));
+    PreparedHessian own = own_sums(hessian);
+    ChannelChooser chooser(down.view(), own, least, damping(), workers());
+    chooser_.emplace(ExpertChannels{key, std::move(own), std::move(chooser)});
   }
-  return chooser_->second.choose(group.width, hessian);
+  return chooser_->chooser.choose(group.width, chooser_->own);
 }
 
 /// rows: the sampled ones of a matrix that the group has.
@@ -376,7 +387,7 @@ void HessianPacker::quantize_narrowed(const PackOrder& order, ExpertId expert,
     return;
   }
   const std::vector<std::uint32_t>& kept = group.channels[group.part_of(expert)]->kept;
-  const auto shares = compensation(hessian.calibration(), kept, damping());
+  const auto shares = compensation(own_sums(hessian).calibration(), kept, damping());
   const tensor::Matrix<float> whole = matrices_.whole(group, expert);
   const auto weights = compensated(whole.view(), kept, shares, context_.runner.pool());
   PreparedHessian of_kept = of_channels(hessian, kept);

@@ -191,6 +191,10 @@ void LayerVisit::visit_experts(const Sums& sums, Site site, ExpertRange experts)
     std::optional<Hessian> judged;
     if (held_out) judged = of_expert(*sums.held_out, *held_out, site, expert);
     PreparedHessian hessian(of_expert(sums.calibration, layer, site, expert), std::move(judged));
+    if (site == Site::kExpertInner) {
+      hessian.set_own({sums.calibration.find(site, layer_, expert),
+                       sums.held_out ? sums.held_out->find(site, layer_, expert) : nullptr});
+    }
     visit_(site, expert, hessian);
   }
 }

@@ -27,12 +27,13 @@ constexpr std::uint64_t kLogitRows = 64;
 
 std::uint64_t square(std::uint64_t x) { return x * x; }
 
-/// For experts that lose inner channels: besides the Hessians of the channels that stay, f64
-/// matrices while these are chosen, an expert's matrix twice, and those of a layer that stand for
-/// the narrowed ones, in F32 at most.
+/// For experts that lose inner channels: besides the Hessians of the channels that stay, the
+/// expert's own and f64 matrices while these are chosen, an expert's matrix twice, and the down
+/// projections of a layer that stand for the narrowed ones, in F32 at most. Rows of gate and up are
+/// the source's, and counted with it.
 std::uint64_t narrowing_bytes(const model::Checkpoint& source,
                               std::span<const TensorGroup> groups) {
-  constexpr std::uint64_t kBytesPerElement = 64;
+  constexpr std::uint64_t kBytesPerElement = 80;
   std::uint64_t most = 0;
   for (const TensorGroup& group : groups) {
     if (group.width == 0 || group.role != model::Role::kExpertDownProj) continue;

@@ -80,7 +80,7 @@ const ExpertReplacement& narrow_replacement() {
   return kNarrow;
 }
 
-void add_narrowed_groups(const model::Checkpoint& source, std::vector<TensorGroup>& groups) {
+bool add_narrowed_groups(const model::Checkpoint& source, std::vector<TensorGroup>& groups) {
   const std::size_t count = groups.size();
   for (std::size_t g = 0; g < count; ++g) {
     if (!model::traits(groups[g].role).per_expert) continue;
@@ -93,6 +93,7 @@ void add_narrowed_groups(const model::Checkpoint& source, std::vector<TensorGrou
       groups.push_back(std::move(narrowed));
     }
   }
+  return groups.size() > count;
 }
 
 void complete_narrowed_groups(std::span<TensorGroup> groups) {
@@ -107,13 +108,17 @@ void complete_narrowed_groups(std::span<TensorGroup> groups) {
     group.noise = whole.noise;
     if (is_down(group)) continue;
     group.channels = places.at({Role::kExpertDownProj, layer, group.width})->channels;
-    const double share = static_cast<double>(group.rows) / static_cast<double>(whole.rows);
     WINNOW_CHECK(group.options.size() == whole.options.size());
     for (std::size_t o = 0; o < group.options.size(); ++o) {
       WINNOW_CHECK(group.options[o].codec == whole.options[o].codec);
-      group.options[o].error = share * whole.options[o].error;
-      group.options[o].part_errors = whole.options[o].part_errors;
-      for (double& error : group.options[o].part_errors) error *= share;
+      WINNOW_CHECK(whole.options[o].part_errors.size() == group.parts);
+      GroupOption& option = group.options[o];
+      option.part_errors = whole.options[o].part_errors;
+      option.error = 0;
+      for (std::size_t part = 0; part < group.parts; ++part) {
+        option.part_errors[part] *= group.channels[part]->carried;
+        option.error += option.part_errors[part];
+      }
     }
   }
 }

@@ -18,12 +18,13 @@ namespace winnow::compress {
 /// of `ChannelChoice`.
 const ExpertReplacement& narrow_replacement();
 
-/// Appends the narrowed forms of all groups of experts, without options.
-void add_narrowed_groups(const model::Checkpoint& source, std::vector<TensorGroup>& groups);
+/// Appends the narrowed forms of all groups of experts, without options; whether there are any.
+bool add_narrowed_groups(const model::Checkpoint& source, std::vector<TensorGroup>& groups);
 
-/// What is measured of down projections alone, for gate and up: the channels. Their rows that stay
-/// have their share of the whole matrix's error. And to all the noise of the whole groups, which
-/// divergences are read off. groups: measured, not divided yet.
+/// What is measured of down projections alone, for gate and up: the channels. Of what the whole
+/// matrix's error does, their rows that stay do what the down projection carries of them
+/// (`ChannelChoice::carried`). And to all the noise of the whole groups, which divergences are read
+/// off. groups: measured with errors of each part, not divided yet.
 void complete_narrowed_groups(std::span<TensorGroup> groups);
 
 /// The whole matrix's form without rounding, in which `pack_at_full_width` runs a narrowed expert

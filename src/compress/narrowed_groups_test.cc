@@ -223,7 +223,9 @@ TEST_F(NarrowedGroups, HaveTheirShareOfGateAndUpAndTheNoiseOfTheWhole) {
     if (group.width == 0) group.noise = {{codec, 1, 2}};
     if (group.width == 0 || group.role != Role::kExpertDownProj) continue;
     for (std::size_t part = 0; part < group.parts; ++part) {
-      group.channels.push_back(std::make_shared<const ChannelChoice>());
+      const double carried = static_cast<double>(part + 1) / static_cast<double>(group.parts);
+      group.channels.push_back(
+          std::make_shared<const ChannelChoice>(ChannelChoice{{}, 0, carried}));
     }
   }
   complete_narrowed_groups(groups);
@@ -235,8 +237,10 @@ TEST_F(NarrowedGroups, HaveTheirShareOfGateAndUpAndTheNoiseOfTheWhole) {
     ASSERT_EQ(group.noise.size(), 1U);
     EXPECT_EQ(group.noise[0].kl, 2);
     const bool measured = group.role == Role::kExpertDownProj;
-    EXPECT_EQ(group.options[0].error, measured ? 8 : 8.0 * group.width / testing::kWideChannels);
+    const double parts = static_cast<double>(group.parts);
+    EXPECT_DOUBLE_EQ(group.options[0].error, measured ? 8 : 8 * (parts + 1) / (2 * parts));
     const std::vector<TensorGroup> divided = divide_group(group);
+    EXPECT_DOUBLE_EQ(divided[3].options[0].error, measured ? 8 / parts : 8 / parts * (4 / parts));
     EXPECT_EQ(divided[3].channels.front(), group.channels[3]);
   }
 }

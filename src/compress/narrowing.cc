@@ -37,7 +37,7 @@ tensor::Matrix<double> inverse_of(const Hessian& hessian, double damping) {
   tensor::Matrix<double> identity(hessian.size(), hessian.size());
   for (std::size_t i = 0; i < hessian.size(); ++i) identity.row(i)[i] = 1;
   for (;; damping *= 10) {
-    WINNOW_CHECK(damping < 1e6);
+    require_factor(damping);
     const tensor::Matrix<double> h = hessian.dense(ridge_of(hessian, damping));
     auto inverse = solve_symmetric(h.view(), std::as_const(identity).view());
     if (inverse) return std::move(*inverse);
@@ -105,6 +105,7 @@ class Removal {
 
 std::vector<std::uint32_t> narrower_widths(std::uint32_t width) {
   std::vector<std::uint32_t> widths;
+  if (width % kChannelBlock != 0) return widths;
   for (const std::uint64_t share : {3 * std::uint64_t{width} / 4, std::uint64_t{width} / 2}) {
     const auto narrower = static_cast<std::uint32_t>(share / kChannelBlock * kChannelBlock);
     if (narrower == 0 || (!widths.empty() && widths.back() == narrower)) continue;
@@ -141,7 +142,7 @@ tensor::Matrix<double> compensation(const Hessian& hessian, std::span<const std:
   const std::vector<std::uint32_t> removed = other_channels(kept, hessian.size());
   const tensor::Matrix<double> across = part_of(hessian, kept, removed);
   for (;; damping *= 10) {
-    WINNOW_CHECK(damping < 1e6);
+    require_factor(damping);
     const tensor::Matrix<double> among = part_of(hessian, kept, kept, ridge_of(hessian, damping));
     auto solution = solve_symmetric(among.view(), across.view());
     if (solution) return std::move(*solution);
@@ -192,6 +193,33 @@ double lost_share(const Hessian& gram, const Hessian& judge, std::span<const std
   return std::max(change, 0.0) / whole;
 }
 
+double carried_share(const Hessian& gram, std::span<const std::uint32_t> kept,
+                     const tensor::Matrix<double>& shares) {
+  const std::vector<std::uint32_t> removed = other_channels(kept, gram.size());
+  const tensor::Matrix<double> across = part_of(gram, kept, removed);
+  const tensor::Matrix<double> added =
+      wide_product(shares.view(), part_of(gram, removed, removed).view());
+  double whole = 0;
+  for (std::size_t j = 0; j < gram.size(); ++j) whole += gram.at(j, j);
+  double carried = 0;
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    carried += gram.at(kept[i], kept[i]);
+    for (std::size_t s = 0; s < removed.size(); ++s) {
+      carried += shares.row(i)[s] * (2 * across.row(i)[s] + added.row(i)[s]);
+    }
+  }
+  return whole > 0 ? std::max(carried, 0.0) / whole : 1;
+}
+
+PreparedHessian of_own_tokens(const PreparedHessian& hessian, double pseudo_tokens) {
+  const auto is_there = [](const Hessian* sums) { return sums != nullptr && sums->trace() > 0; };
+  const auto& [calibration, held_out] = hessian.own();
+  if (!is_there(calibration)) return PreparedHessian(hessian.calibration(), hessian.judge());
+  return PreparedHessian(
+      shrunk_towards(*calibration, calibration->of_inputs_apart(), pseudo_tokens),
+      is_there(held_out) ? *held_out : *calibration);
+}
+
 PreparedHessian of_channels(const PreparedHessian& hessian, std::span<const std::uint32_t> kept) {
   std::optional<Hessian> judge;
   if (hessian.has_held_out()) judge = hessian.judge().of_some_inputs(kept);
@@ -211,10 +239,11 @@ NarrowedChannels ChannelChooser::choose(std::size_t width, const PreparedHessian
   std::vector<std::uint32_t> removed;
   for (std::size_t i = 0; i < n - width; ++i) removed.push_back(order_[i].channel);
   std::sort(removed.begin(), removed.end());
-  NarrowedChannels narrowed{{other_channels(removed, n), 0}, {}};
+  NarrowedChannels narrowed{{other_channels(removed, n)}, {}};
   ChannelChoice& choice = narrowed.choice;
   narrowed.shares = compensation(hessian.calibration(), choice.kept, damping_);
   choice.lost = lost_share(gram_, hessian.judge(), choice.kept, narrowed.shares);
+  choice.carried = carried_share(gram_, choice.kept, narrowed.shares);
   return narrowed;
 }
 

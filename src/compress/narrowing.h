@@ -23,7 +23,8 @@
 namespace winnow::compress {
 
 /// Widths below `width` that an expert may be given: three quarters and half of it, in whole blocks
-/// of 32 channels. Falling; none where there is no such block.
+/// of 32 channels. Falling; none where there is no such block, or `width` is none of blocks: then
+/// the whole matrix has no type whose error says what rounding does.
 std::vector<std::uint32_t> narrower_widths(std::uint32_t width);
 
 /// One step of the removal.
@@ -56,6 +57,16 @@ tensor::Matrix<float> compensated(ConstMatrix weights, std::span<const std::uint
 /// text never gets there. gram: W^T W.
 double lost_share(const Hessian& gram, const Hessian& judge, std::span<const std::uint32_t> kept,
                   const tensor::Matrix<double>& shares);
+
+/// Squares of the columns that `compensated` makes, as a share of those of W. gram: W^T W.
+double carried_share(const Hessian& gram, std::span<const std::uint32_t> kept,
+                     const tensor::Matrix<double>& shares);
+
+/// What channels are chosen and compensated by: the sums of the expert's own tokens, since another
+/// expert's channels are others. What they have in common counts as that of `pseudo_tokens` more
+/// tokens that have nothing in common; judged by the held-out sums as they are, or where there are
+/// none by the calibration's. Without own sums: the same as `hessian`.
+PreparedHessian of_own_tokens(const PreparedHessian& hessian, double pseudo_tokens);
 
 /// The same inputs without those that are removed.
 PreparedHessian of_channels(const PreparedHessian& hessian, std::span<const std::uint32_t> kept);

@@ -207,10 +207,52 @@ TEST(Narrowing, ThreadsChangeNoBit) {
   EXPECT_EQ(choose(one).choice.lost, choose(three).choice.lost);
 }
 
+TEST(Narrowing, WhatIsLeftCarriesItsColumnsAsTheyAreCompensated) {
+  OwnWorkers workers(1);
+  const Problem problem(9, workers);
+  const std::vector<std::uint32_t> kept = {1, 2, 5, 8, 9, 10};
+  const auto shares = compensation(problem.hessian, kept, 0.01);
+  const auto squares = [](const tensor::Matrix<float>& matrix) {
+    double sum = 0;
+    for (const float value : matrix.flat()) sum += double{value} * double{value};
+    return sum;
+  };
+  const double wanted = squares(compensated(problem.weights.view(), kept, shares, workers)) /
+                        squares(problem.weights);
+  EXPECT_NEAR(carried_share(problem.gram, kept, shares), wanted, 1e-5 * wanted);
+  const auto all = other_channels({}, kChannels);
+  EXPECT_NEAR(carried_share(problem.gram, all, compensation(problem.hessian, all, 0.01)), 1, 1e-6);
+}
+
+/// Two channels that are the same, and one that nothing reads but another expert's tokens.
+TEST(Narrowing, OtherExpertsTokensChooseNothing) {
+  OwnWorkers workers(1);
+  const auto sums = [&](std::vector<float> row) {
+    Hessian hessian(row.size());
+    const tensor::MatrixView<const float> x{row.data(), 1, row.size(), row.size()};
+    for (int t = 0; t < 100; ++t) hessian.add(x, {}, workers);
+    return hessian;
+  };
+  const Hessian own = sums({1, 1, 0, 0});
+  const Hessian judge = sums({2, 2, 0, 0});
+  const Hessian layer = sums({0, 5, 5, 5});
+  PreparedHessian hessian(shrunk_towards(own, layer, 1000), shrunk_towards(judge, layer, 1000));
+  EXPECT_EQ(of_own_tokens(hessian, 50).judge().at(2, 2), hessian.judge().at(2, 2));
+  hessian.set_own({&own, &judge});
+  const PreparedHessian alone = of_own_tokens(hessian, 50);
+  EXPECT_EQ(alone.judge().at(0, 1), judge.at(0, 1));
+  EXPECT_EQ(alone.judge().at(2, 2), 0);
+  EXPECT_EQ(alone.calibration().at(2, 3), 0);
+  EXPECT_DOUBLE_EQ(alone.calibration().at(0, 1) / alone.calibration().at(0, 0), 100.0 / 150.0);
+  hessian.set_own({&own, nullptr});
+  EXPECT_EQ(of_own_tokens(hessian, 50).judge().at(0, 0), own.at(0, 0));
+}
+
 TEST(Narrowing, WidthsAreWholeBlocks) {
   EXPECT_THAT(narrower_widths(128), ElementsAre(96, 64));
   EXPECT_THAT(narrower_widths(768), ElementsAre(576, 384));
-  EXPECT_THAT(narrower_widths(100), ElementsAre(64, 32));
+  EXPECT_THAT(narrower_widths(96), ElementsAre(64, 32));
+  EXPECT_THAT(narrower_widths(100), IsEmpty());
   EXPECT_THAT(narrower_widths(64), ElementsAre(32));
   EXPECT_THAT(narrower_widths(32), IsEmpty());
   EXPECT_THAT(narrower_widths(0), IsEmpty());

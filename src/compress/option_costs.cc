@@ -27,7 +27,8 @@ void save_costs(const std::filesystem::path& path, const TensorGroup& group) {
     json["noise"][std::string(point.codec->name)] = point.error;
   }
   for (const auto& channels : group.channels) {
-    json["channels"].push_back({{"kept", channels->kept}, {"lost", channels->lost}});
+    json["channels"].push_back(
+        {{"kept", channels->kept}, {"lost", channels->lost}, {"carried", channels->carried}});
   }
   os::write_text_file(path, dump_json(json) + "\n");
 }
@@ -51,7 +52,7 @@ bool load_costs(const std::filesystem::path& path, TensorGroup& group) {
     for (std::size_t part = 0; part < group.channels.size(); ++part) {
       const Json& saved = json.at("channels").at(part);
       ChannelChoice channels{saved.at("kept").get<std::vector<std::uint32_t>>(),
-                             saved.at("lost").get<double>()};
+                             saved.at("lost").get<double>(), saved.at("carried").get<double>()};
       usable = usable && channels.kept.size() == group.width;
       group.channels[part] = std::make_shared<const ChannelChoice>(std::move(channels));
     }

@@ -30,6 +30,15 @@ class PreparedHessian {
   bool has_held_out() const { return held_out_.has_value(); }
   std::size_t size() const { return calibration_.size(); }
 
+  /// Sums of the expert's own tokens alone, for inner channels, which mean something else in every
+  /// expert. Null where there are none, and for other inputs. Borrowed for the visit.
+  struct OwnSums {
+    const Hessian* calibration = nullptr;
+    const Hessian* held_out = nullptr;
+  };
+  void set_own(const OwnSums& own) { own_ = own; }
+  const OwnSums& own() const { return own_; }
+
   /// [n, n] in f32.
   ConstMatrix dense_calibration() { return dense(calibration_, dense_calibration_); }
   ConstMatrix dense_judge() {
@@ -44,6 +53,7 @@ class PreparedHessian {
 
   Hessian calibration_;
   std::optional<Hessian> held_out_;
+  OwnSums own_;
   std::optional<tensor::Matrix<float>> dense_calibration_, dense_held_out_;
   std::map<std::tuple<double, std::size_t, ColumnOrder, std::size_t>, DampedHessian> damped_;
 };

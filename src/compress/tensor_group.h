@@ -47,6 +47,9 @@ struct NoisePoint {
 struct ChannelChoice {
   std::vector<std::uint32_t> kept;  ///< rising
   double lost = 0;  ///< share of the expert's squared output by which the output changes
+  /// Squares of the compensated columns of its down projection, as a share of those of the whole
+  /// one: what an error in the rows of gate and up that stay does, beside what it does in all rows.
+  double carried = 1;
 };
 
 struct TensorGroup {

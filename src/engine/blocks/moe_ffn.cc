@@ -321,7 +321,8 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
   up_.reshape(slots, inner);
   if (compute.inner_editor != nullptr) activated_.reshape(slots, inner);
   slot_out_.reshape(slots, spec_.hidden_size);
-  if (inner % kernels::kActivationBlock == 0) inner_codes_.resize(slots, inner);
+  // In whole blocks: an expert that wants codes has such a width, whatever the widest has.
+  inner_codes_.resize(slots, inner / kernels::kActivationBlock * kernels::kActivationBlock);
   std::vector<experts::PinnedExpert> ready;
   bool combined = false;
   const auto next = [&] {
