@@ -100,6 +100,12 @@ bool InputMoments::is_lookup(Role role) const {
   return role == Role::kTokenEmbedding && !spec_.tie_word_embeddings;
 }
 
+bool InputMoments::knows(Role role, LayerId layer) const {
+  if (is_lookup(role)) return true;
+  if (!model::traits(role).per_expert) return find(role, layer, {}) != nullptr;
+  return layer_sum(role, layer).tokens > 0;
+}
+
 std::vector<double> InputMoments::sums(Role role, LayerId layer, ExpertId expert) const {
   if (is_lookup(role)) return std::vector<double>(spec_.hidden_size, 1.0);
   const Sum* sum = find(role, layer, expert);

@@ -58,6 +58,9 @@ class InputMoments final : public engine::Observer {
 
   /// Tokens routed to the expert, or read by a matrix that is no expert's.
   std::uint64_t tokens(model::Role role, LayerId layer, ExpertId expert) const;
+  /// Whether there is anything about the inputs of these matrices: importance matrices leave the
+  /// output matrix out, and may leave out more.
+  bool knows(model::Role role, LayerId layer) const;
 
  private:
   struct Sum {

@@ -184,6 +184,14 @@ TEST_F(Importance, AsLlamaCppTakesItIsNoneForInputsThatNobodySaw) {
   EXPECT_EQ(untied.mean_squares(Role::kOutput, {}, {}), std::vector<float>(32, 2.5F));
 }
 
+TEST_F(Importance, InputsThatNobodySawAreNotKnown) {
+  feed(moments_, 0, 10, 0.5F, column(3, 2.0F));
+  EXPECT_TRUE(moments_.knows(Role::kExpertGateProj, {}));
+  EXPECT_FALSE(moments_.knows(Role::kExpertGateProj, LayerId{1}));
+  EXPECT_FALSE(moments_.knows(Role::kExpertDownProj, {}));
+  EXPECT_FALSE(moments_.knows(Role::kOutput, {}));
+}
+
 TEST_F(Importance, OfAnExpertThatSawNoTokenIsThatOfItsLayer) {
   feed(moments_, 0, 10, 0.5F, column(3, 2.0F));
   feed(moments_, 1, 10, 0.5F, column(4, 2.0F));

@@ -116,7 +116,8 @@ std::vector<TensorGroup> divide_group(const TensorGroup& group);
 
 /// Encodes all matrices of a group with importances from `moments` (null: all columns equal) and
 /// sums the error: over matrices, rows and columns, input square sum x weight error squared, per
-/// calibration token. Without moments it is the error relative to the squared norm of the weights.
+/// calibration token; where the moments say nothing of the group's inputs, as if they were ones.
+/// Without moments it is the error relative to the squared norm of the weights.
 /// Holds the packed group and 16 MiB of decoded weights. The codec has an encoder of `kind`. Throws
 /// as Checkpoint::read_floats, Error{kBadData} when weights are too large for the codec's scales,
 /// and Error{kInterrupted}.

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "compress/testing.h"
@@ -147,6 +148,26 @@ TEST_F(PackGroup, ErrorIsTheWeightedSquaredErrorOfTheDecodedMatrices) {
         EXPECT_EQ(packed.error == 0, codec->name == "BF16") << group.name() << codec->name;
       }
     }
+  }
+}
+
+/// An importance matrix has nothing of the output matrix: it is not free for that.
+TEST(UnknownInputs, CountAsOnes) {
+  const auto checkpoint = tiny("plain");
+  const auto groups = list_groups(checkpoint);
+  os::ThreadPool pool(1);
+  Log log;
+  const InputMoments nothing(checkpoint.spec());
+  const TensorGroup& group = group_of(groups, Role::kTokenEmbedding);
+  double before = INFINITY;
+  for (const char* name : {"Q4_0", "Q5_0", "Q8_0"}) {
+    const quant::Codec& codec = *quant::find_codec(name);
+    const PackedGroup packed = pack_group(checkpoint, group, codec, &nothing, pool, log);
+    const PackedGroup plain = pack_group(checkpoint, group, codec, nullptr, pool, log);
+    EXPECT_GT(packed.error, 0) << name;
+    EXPECT_LT(packed.error, before) << name;
+    before = packed.error;
+    EXPECT_EQ(packed.bytes, plain.bytes) << name;
   }
 }
 

@@ -9,11 +9,27 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "os/file.h"
+#include "text/utf8.h"
 
 namespace winnow::metrics {
 namespace {
 
 constexpr Bytes kMaxFile{std::uint64_t{4} << 30};
+
+/// Refuses what is no text in UTF-8. A stray byte in a hundred is let through: the tokenizer has
+/// tokens for it, and other programs read such files too.
+void require_text(const std::string& where, std::string_view content) {
+  constexpr std::size_t kMostStray = 100;  // one in so many
+  const std::size_t zero = content.find('\0');
+  if (zero != std::string_view::npos) {
+    fail_data("{}: has a zero byte at offset {}; it is no text", where, zero);
+  }
+  const std::size_t stray = text::stray_bytes(content);
+  if (stray * kMostStray > content.size()) {
+    fail_data("{}: {} of its {} bytes are no UTF-8; is it text? Convert it to UTF-8", where, stray,
+              content.size());
+  }
+}
 
 void read_jsonl(const std::filesystem::path& path, std::string_view text,
                 std::vector<Document>& documents) {
@@ -36,6 +52,7 @@ void read_jsonl(const std::filesystem::path& path, std::string_view text,
       fail_data("{}: expected an object with a string 'text'", where);
     }
     documents.push_back({path.stem().string(), where, value["text"].get<std::string>()});
+    require_text(where, documents.back().text);
   }
 }
 
@@ -44,6 +61,7 @@ void read_file(const std::filesystem::path& path, std::vector<Document>& documen
   if (path.extension() == ".jsonl") {
     read_jsonl(path, text, documents);
   } else {
+    require_text(path.string(), text);
     documents.push_back({path.stem().string(), path.string(), std::move(text)});
   }
 }

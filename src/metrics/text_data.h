@@ -24,7 +24,8 @@ struct Document {
 
 /// Reads `paths`: text files, JSONL files (one object with a string `text` per line), or folders of
 /// them (not recursive, in order of file names, hidden files left out).
-/// Throws Error{kBadData} that names file and line, also when the files hold no text at all;
+/// Throws Error{kBadData} that names file and line or offset, also when the files hold no text at
+/// all, or what is no UTF-8 (a zero byte, or more than a stray byte in a hundred);
 /// Error{kUsage} when `paths` is empty.
 std::vector<Document> read_documents(std::span<const std::string> paths);
 

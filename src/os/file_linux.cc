@@ -88,6 +88,9 @@ std::filesystem::path replaceable(const std::filesystem::path& path) {
       kind == file_type::socket) {
     fail(ErrorCode::kUsage, "{}: is a device or a pipe; name a regular file", path.string());
   }
+  if (kind == file_type::directory) {
+    fail(ErrorCode::kUsage, "{}: is a folder; name a file", path.string());
+  }
   if (kind != file_type::regular) return path;
   std::error_code error;
   if (!std::filesystem::is_symlink(path, error) || error) return path;

@@ -233,10 +233,10 @@ TEST_F(AtomicFileTest, ReportsAFullDiskAndLeavesNothing) {
   EXPECT_EQ(entries(), 0U);
 }
 
-TEST_F(AtomicFileTest, ReportsAnOutputThatIsAFolder) {
+TEST_F(AtomicFileTest, RefusesAFolderBeforeAnythingIsWritten) {
   std::filesystem::create_directory(path("out"));
-  EXPECT_THAT(error_of(ErrorCode::kSystem, [&] { write_text_file(path("out"), "x"); }),
-              HasSubstr("renaming"));
+  EXPECT_THAT(error_of(ErrorCode::kUsage, [&] { AtomicFile(path("out")); }),
+              HasSubstr("out: is a folder; name a file"));
   EXPECT_EQ(entries(), 1U);
 }
 

@@ -57,6 +57,16 @@ std::size_t valid_prefix(std::string_view text) {
   return at;
 }
 
+std::size_t stray_bytes(std::string_view text) {
+  std::size_t stray = 0;
+  for (;;) {
+    text.remove_prefix(valid_prefix(text));
+    if (text.empty()) return stray;
+    text.remove_prefix(1);
+    ++stray;
+  }
+}
+
 std::size_t incomplete_suffix(std::string_view text) {
   const std::size_t longest = std::min<std::size_t>(3, text.size());
   for (std::size_t length = 1; length <= longest; ++length) {

@@ -16,6 +16,9 @@ std::size_t sequence_length(std::string_view text);
 /// Bytes before the first one that does not belong to a well-formed sequence.
 std::size_t valid_prefix(std::string_view text);
 
+/// Bytes that belong to no well-formed sequence.
+std::size_t stray_bytes(std::string_view text);
+
 /// Bytes (0-3) at the end of `text` that begin a sequence which more bytes could complete.
 std::size_t incomplete_suffix(std::string_view text);
 

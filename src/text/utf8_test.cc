@@ -104,5 +104,16 @@ TEST(NormalizeNfc, SortsALongRunOfMarksWithoutQuadraticTime) {
   EXPECT_EQ(normalize_nfc(marks), "\u00e1" + below + above.substr(2));
 }
 
+TEST(Utf8, CountsBytesThatBelongToNoSequence) {
+  EXPECT_EQ(stray_bytes(""), 0U);
+  EXPECT_EQ(stray_bytes("Gr\xC3\xBC\xC3\x9F"
+                        "e \xF0\x9F\x98\x80"),
+            0U);
+  EXPECT_EQ(stray_bytes("Gr\xFC\xDF"
+                        "e"),
+            2U);
+  EXPECT_EQ(stray_bytes("cut off: \xF0\x9F\x98"), 3U);
+}
+
 }  // namespace
 }  // namespace winnow::text

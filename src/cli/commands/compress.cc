@@ -224,6 +224,16 @@ struct Text {
   std::optional<metrics::WindowSet> probe;
 };
 
+void warn_of_little_text(const metrics::WindowSet& text, Log& log) {
+  constexpr std::uint64_t kFewTokens = 2048;
+  if (text.scored_tokens() >= kFewTokens) return;
+  log.warn(
+      fmt::format("--data: {} tokens in all say little of what matters, and less of what the file "
+                  "has lost: use "
+                  "some {} or more",
+                  text.scored_tokens(), kFewTokens));
+}
+
 /// What depends on the numbers of the experts is left out when some of them are.
 Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool all_experts,
                Log& log) {
@@ -250,6 +260,7 @@ Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool
                                    options.context, checkpoint.spec().max_position_embeddings),
                                .max_tokens = options.tokens,
                                .weights = domain_weights(options.weights)});
+    warn_of_little_text(*text.windows, log);
   } else if (options.statistics.empty()) {
     log.warn(
         "neither --data nor --statistics: the weights alone decide, without knowing which of them "

@@ -43,21 +43,12 @@ struct Options {
 // Rankings of experts by fewer tokens are mostly chance.
 constexpr std::uint64_t kFewTokens = 64;
 
-void require_text(std::span<const metrics::Document> documents) {
-  for (const metrics::Document& document : documents) {
-    const std::size_t zero = document.text.find('\0');
-    if (zero == std::string::npos) continue;
-    fail_data("{}: has a zero byte at offset {}; it is no text", document.source, zero);
-  }
-}
-
 metrics::WindowSet read_text(const Options& options, const model::Checkpoint& checkpoint) {
   if (options.context > checkpoint.spec().max_position_embeddings) {
     fail(ErrorCode::kUsage, "--context: {} is beyond the {} positions of {}", options.context,
          checkpoint.spec().max_position_embeddings, checkpoint.file().name());
   }
   const auto documents = metrics::read_documents(options.data);
-  require_text(documents);
   const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
   return metrics::make_windows(tokenizer, documents,
                                {.context = options.context, .max_tokens = options.tokens});
@@ -144,6 +135,12 @@ void run(const Options& options, Context& context) {
     check_output_path(checkpoint, *options.imatrix, options.force);
     if (*options.imatrix == options.output) {
       fail(ErrorCode::kUsage, "--imatrix: names the same file as --output");
+    }
+  }
+  if (options.json && *options.json != "-") {
+    check_output_path(checkpoint, *options.json, /*replace=*/true);
+    if (*options.json == options.output || options.json == options.imatrix) {
+      fail(ErrorCode::kUsage, "--json: names the same file as another output");
     }
   }
   std::optional<compress::ProfileResult> result;
