@@ -17,6 +17,7 @@
 #include "model/exporter.h"
 #include "model/extended_layout.h"
 #include "model/test_models.h"
+#include "model/varied_models.h"
 
 namespace winnow::compress {
 namespace {
@@ -281,6 +282,45 @@ TEST_F(CompressExperts, WhatItDoesNotGoWithIsRefusedBeforeAnyWork) {
   EXPECT_THAT(error_of([] { expert_options_of_names("zero,merged"); }, ErrorCode::kUsage),
               HasSubstr("'merged' is not among"));
   EXPECT_EQ(log_.asked, 0);
+}
+
+/// An expert of 32 channels in a model of 48 takes blocks that the widest one cannot.
+TEST_F(CompressExperts, ExpertsOfWholeBlocksRunInAModelWhoseWidthIsNone) {
+  const auto odd = testing::write_wide("plain", model_folder_.path() / "odd", 48);
+  std::vector<std::vector<model::ExportExpert>> experts(odd.spec().num_hidden_layers);
+  for (std::uint32_t l = 0; l < experts.size(); ++l) {
+    for (std::uint32_t e = 0; e < odd.spec().num_experts(LayerId{l}); ++e) {
+      experts[l].push_back({ExpertId{e}, {model::ExpertKind::kFeedForward, 32}});
+    }
+  }
+  const auto written = [&](const char* codec) {
+    const auto path = folder_.path() / codec;
+    model::testing::write_varied(odd, path, experts,
+                                 [codec](model::Role, LayerId, ExpertId) -> const quant::Codec& {
+                                   return *quant::find_codec(codec);
+                                 });
+    return model::Checkpoint::open(path);
+  };
+  engine::Engine wide(written("F32"), {.threads = 1}, log_);
+  engine::Engine coded(written("Q8_0"), {.threads = 1}, log_);
+  const auto result = metrics::evaluate(coded, &wide, text_, log_);
+  EXPECT_LT(result.all.kl_divergence, 1e-2);  // eight bits of weights and of inputs
+  EXPECT_GT(result.all.kl_divergence, 0);
+}
+
+/// Then the types of whole matrices say nothing of theirs.
+TEST_F(CompressExperts, WidthsWithoutBlocksAreNotNarrowed) {
+  const auto odd = testing::write_wide("plain", model_folder_.path() / "odd", 48);
+  const CompressResult result = compress_model(odd, out(), &text_, within(1 << 20, "narrow"), log_);
+  ASSERT_FALSE(log_.warnings.empty());
+  EXPECT_THAT(log_.warnings.front(), HasSubstr("48 inner channels"));
+  for (const TensorGroup& group : result.groups) EXPECT_EQ(group.width, 0U);
+}
+
+TEST_F(CompressExperts, NarrowingIsRefusedOnTheSumsOfWholeLayers) {
+  CompressOptions options = within(1 << 20, "narrow");
+  options.hessians = HessianScope::kLayer;
+  EXPECT_THAT(error_of([&] { run(options); }, ErrorCode::kUsage), HasSubstr("--hessians expert"));
 }
 
 }  // namespace
