@@ -73,6 +73,12 @@ void check_compress_options(const model::Checkpoint& source, const CompressOptio
   check_experts(source, options, uses_hessians);
 }
 
+void name_codecs_left_out(EncoderKind encoders, Log& log) {
+  const std::string names = codecs_without_encoder(encoders);
+  if (names.empty()) return;
+  log.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
+}
+
 void warn_of_quantised_source(const model::Checkpoint& source, std::span<const TensorGroup> groups,
                               Log& log) {
   for (const TensorGroup& group : groups) {

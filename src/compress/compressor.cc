@@ -53,7 +53,6 @@ class Compressor {
  private:
   void list_options();
   bool can_make(const TensorGroup& group, const quant::Codec& codec) const;
-  void name_codecs_left_out();
   std::uint64_t budget() const;
   std::uint64_t planned_size() const;
   std::uint64_t fixed_bytes() const;
@@ -127,12 +126,6 @@ void Compressor::list_options() {
 
 bool Compressor::can_make(const TensorGroup& group, const quant::Codec& codec) const {
   return find_encoder(codec, options_.encoders) != nullptr || is_stored_as(source_, group, codec);
-}
-
-void Compressor::name_codecs_left_out() {
-  const std::string names = codecs_without_encoder(options_.encoders);
-  if (names.empty()) return;
-  log_.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
 }
 
 model::ExportOptions Compressor::export_options() const {
@@ -435,7 +428,7 @@ CompressResult Compressor::run() {
   check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
   check_compress_options(source_, options_, text_.has_value(), uses_hessians());
   list_options();
-  name_codecs_left_out();
+  name_codecs_left_out(options_.encoders, log_);
   if (!options_.tolerance) require_budget();
   // An output that cannot be written is better known now than after hours.
   { const os::AtomicFile trial(out_); }
