@@ -15,6 +15,10 @@ namespace winnow::compress {
 void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
                             bool has_text, bool uses_hessians);
 
+/// Throws Error{kUsage} where ratios for skipping experts are asked for and cannot be had.
+void check_skip_ratios(const model::Checkpoint& source, const CompressOptions& options,
+                       bool has_text);
+
 /// Says which codecs these encoders cannot make, where there are any.
 void name_codecs_left_out(EncoderKind encoders, Log& log);
 

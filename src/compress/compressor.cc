@@ -20,6 +20,7 @@
 #include "compress/option_costs.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
+#include "compress/skip_ratios.h"
 #include "compress/tolerance.h"
 #include "model/exporter.h"
 #include "model/fingerprint.h"
@@ -36,6 +37,7 @@ class Compressor {
              const metrics::WindowSet* windows, const CompressOptions& options, Log& log)
       : source_(source),
         out_(out),
+        windows_(windows),
         options_(options),
         log_(log),
         runner_(source, options.engine),
@@ -46,6 +48,7 @@ class Compressor {
     } else if (options.probe != nullptr && options.moments != nullptr) {
       text_ = divide_text({options.probe->domains, {}}, *options.probe, options.probe_tokens);
     }
+    if (options.skip_ratios) skip_ = no_skip_ratios(source.spec());  // the budget counts their size
   }
 
   CompressResult run();
@@ -88,6 +91,7 @@ class Compressor {
 
   const model::Checkpoint& source_;
   const std::filesystem::path& out_;
+  const metrics::WindowSet* windows_;  // null without text
   const CompressOptions& options_;
   Log& log_;
   engine::LayerRunner runner_;
@@ -103,6 +107,7 @@ class Compressor {
   ExpertMix expert_mix_;
   std::uint64_t tolerated_ = 0;  // the budget, where a tolerance decides it
   Json attempts_;
+  std::optional<model::SkipRatios> skip_;
 };
 
 /// All that is known of the options before anything is measured.
@@ -132,6 +137,8 @@ model::ExportOptions Compressor::export_options() const {
   model::ExportOptions result = compress::export_options(
       {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
   result.metadata = options_.metadata;
+  if (skip_)
+    for (auto& entry : skip_ratio_metadata(*skip_)) result.metadata.push_back(entry);
   return result;
 }
 
@@ -440,6 +447,11 @@ CompressResult Compressor::run() {
   PartialOutput partial(out_, run_record(), options_.restart ? Start::kRestart : Start::kResume);
   const PackerContext tools{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
                             log_};
+  if (skip_) {
+    const WindowBatches text(windows_->windows, MemoryPlan::kBatchTokens);
+    const std::filesystem::path states = options_.max_memory ? tools.folder / "states-skip" : "";
+    skip_ = measure_skip_ratios(runner_, source_.spec(), text, states, log_);
+  }
   packer_ = make_packer(tools);
   const SweepMemory sweep{memory_.sweep_states, partial.folder()};
   if (text_) {
@@ -480,6 +492,7 @@ CompressResult compress_model(const model::Checkpoint& source, const std::filesy
                    int{options.tolerance.has_value()} ==
                1);
   require_plain_source(source);
+  check_skip_ratios(source, options, windows != nullptr);
   return Compressor(source, out, windows, options, log).run();
 }
 
