@@ -281,8 +281,8 @@ class RunWithPolicy : public ::testing::TestWithParam<std::string> {
     return {checkpoint_, {.threads = threads, .weights = memory}, log_};
   }
   static std::vector<TokenId> tokens() {
-    std::vector<TokenId> tokens;
-    for (int t = 0; t < 40; ++t) tokens.push_back(TokenId{(11 * t) % 256});
+    std::vector<TokenId> tokens(40);
+    for (int t = 0; t < 40; ++t) tokens[static_cast<std::size_t>(t)] = TokenId{(11 * t) % 256};
     return tokens;
   }
   /// Bits of all hidden states, `chunk` tokens at a time.
