@@ -55,7 +55,6 @@ class Compressor {
 
  private:
   void list_options();
-  bool can_make(const TensorGroup& group, const quant::Codec& codec) const;
   std::uint64_t budget() const;
   std::uint64_t planned_size() const;
   std::uint64_t fixed_bytes() const;
@@ -116,7 +115,8 @@ void Compressor::list_options() {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     TensorGroup& group = groups_[g];
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
-      if (!can_make(group, *codec)) continue;
+      const bool has_encoder = find_encoder(*codec, options_.encoders) != nullptr;
+      if (!has_encoder && !is_stored_as(source_, group, *codec)) continue;
       GroupOption option;
       option.codec = codec;
       option.rank = correction_rank(options_.corrections, source_, group, *codec);
@@ -127,10 +127,6 @@ void Compressor::list_options() {
     }
     WINNOW_CHECK(!group.options.empty());
   }
-}
-
-bool Compressor::can_make(const TensorGroup& group, const quant::Codec& codec) const {
-  return find_encoder(codec, options_.encoders) != nullptr || is_stored_as(source_, group, codec);
 }
 
 model::ExportOptions Compressor::export_options() const {
@@ -145,9 +141,8 @@ model::ExportOptions Compressor::export_options() const {
 std::uint64_t Compressor::budget() const {
   if (options_.tolerance) return tolerated_;
   if (options_.file_budget) return options_.file_budget->value;
-  const double bytes =
-      std::floor(*options_.bits_per_weight / 8.0 * static_cast<double>(source_.num_parameters()));
-  return static_cast<std::uint64_t>(bytes);
+  return static_cast<std::uint64_t>(*options_.bits_per_weight / 8.0 *
+                                    static_cast<double>(source_.num_parameters()));
 }
 
 /// Of what would be written now, as the budget counts.
@@ -449,8 +444,8 @@ CompressResult Compressor::run() {
                             log_};
   if (skip_) {
     const WindowBatches text(windows_->windows, MemoryPlan::kBatchTokens);
-    const std::filesystem::path states = options_.max_memory ? tools.folder / "states-skip" : "";
-    skip_ = measure_skip_ratios(runner_, source_.spec(), text, states, log_);
+    skip_ = measure_skip_ratios(runner_, source_.spec(), text,
+                                options_.max_memory ? tools.folder / "states-skip" : "", log_);
   }
   packer_ = make_packer(tools);
   const SweepMemory sweep{memory_.sweep_states, partial.folder()};
