@@ -10,6 +10,7 @@
 #include "formats/names.h"
 #include "model/extended_layout.h"
 #include "model/fingerprint.h"
+#include "model/skip_ratios.h"
 
 namespace winnow::cli {
 namespace {
@@ -224,6 +225,11 @@ std::string spec_text(const ModelSummary& summary) {
   } else if (spec.num_moe_layers() > 0) {
     out += fmt::format("experts       inner width {}\n", spec.moe.moe_intermediate_size);
   }
+  if (!summary.skip_shares.empty()) {
+    out +=
+        fmt::format("policy        a run can skip up to {:.0f}% of the experts: --skip-experts\n",
+                    100 * summary.skip_shares.back());
+  }
   if (spec.num_moe_layers() < spec.num_hidden_layers) {
     out += fmt::format("dense layers  inner width {}\n", spec.intermediate_size);
   }
@@ -277,6 +283,9 @@ ModelSummary summarize(const Checkpoint& checkpoint) {
   summary.tensor_bytes = checkpoint.tensor_bytes();
   summary.layout = model::is_extended(file) ? "extended" : "plain";
   summary.correction_bytes = checkpoint.correction_bytes();
+  if (auto ratios = model::read_skip_ratios(file, summary.spec)) {
+    summary.skip_shares = std::move(ratios->shares);
+  }
   share_bytes(checkpoint, summary);
   try {
     summary.tokenizer = summarize(checkpoint.tokenizer_spec());
@@ -308,6 +317,7 @@ Json to_json(const ModelSummary& summary) {
   out["bits_per_weight"] = summary.bits_per_weight();
   out["layout"] = summary.layout;
   out["correction_bytes"] = summary.correction_bytes.value;
+  if (!summary.skip_shares.empty()) out["skip_shares"] = summary.skip_shares;
   out["bytes_by_role"] = shares_to_json(summary.by_role);
   out["bytes_by_type"] = shares_to_json(summary.by_type);
   out["tokenizer"] = tokenizer_to_json(summary);

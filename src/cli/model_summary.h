@@ -54,6 +54,7 @@ struct ModelSummary {
   Bytes tensor_bytes;
   std::string layout;                  ///< "plain" or "extended"
   Bytes correction_bytes;              ///< of low-rank corrections, part of `tensor_bytes`
+  std::vector<float> skip_shares;      ///< that the file has ratios for, see model::SkipRatios
   std::vector<ByteShare> by_role;      ///< in the order of roles; after them all corrections
   std::vector<ByteShare> by_type;      ///< the largest first
   std::vector<TensorSummary> tensors;  ///< in file order

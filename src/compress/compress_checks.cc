@@ -78,6 +78,28 @@ void check_compress_options(const model::Checkpoint& source, const CompressOptio
   check_experts(source, options, uses_hessians);
 }
 
+void check_skip_ratios(const model::Checkpoint& source, const CompressOptions& options,
+                       bool has_text) {
+  if (!options.skip_ratios) return;
+  if (!has_text) {
+    fail(ErrorCode::kUsage, "--skip-ratios is measured on calibration text: give --data");
+  }
+  if (source.spec().num_moe_layers() == 0) {
+    fail(ErrorCode::kUsage, "--skip-ratios: {} has no experts", source.file().name());
+  }
+  if (source.spec().moe.top_k < 2) {
+    fail(ErrorCode::kUsage,
+         "--skip-ratios: {} sends each token to one expert, and that cannot be skipped",
+         source.file().name());
+  }
+}
+
+void name_codecs_left_out(EncoderKind encoders, Log& log) {
+  const std::string names = codecs_without_encoder(encoders);
+  if (names.empty()) return;
+  log.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
+}
+
 void warn_of_quantised_source(const model::Checkpoint& source, std::span<const TensorGroup> groups,
                               Log& log) {
   for (const TensorGroup& group : groups) {

@@ -15,6 +15,13 @@ namespace winnow::compress {
 void check_compress_options(const model::Checkpoint& source, const CompressOptions& options,
                             bool has_text, bool uses_hessians);
 
+/// Throws Error{kUsage} where ratios for skipping experts are asked for and cannot be had.
+void check_skip_ratios(const model::Checkpoint& source, const CompressOptions& options,
+                       bool has_text);
+
+/// Says which codecs these encoders cannot make, where there are any.
+void name_codecs_left_out(EncoderKind encoders, Log& log);
+
 /// Once, where some group is stored in a quantised type.
 void warn_of_quantised_source(const model::Checkpoint& source, std::span<const TensorGroup> groups,
                               Log& log);

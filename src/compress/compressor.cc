@@ -20,6 +20,7 @@
 #include "compress/option_costs.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
+#include "compress/skip_ratios.h"
 #include "compress/tolerance.h"
 #include "model/exporter.h"
 #include "model/fingerprint.h"
@@ -36,6 +37,7 @@ class Compressor {
              const metrics::WindowSet* windows, const CompressOptions& options, Log& log)
       : source_(source),
         out_(out),
+        windows_(windows),
         options_(options),
         log_(log),
         runner_(source, options.engine),
@@ -46,14 +48,13 @@ class Compressor {
     } else if (options.probe != nullptr && options.moments != nullptr) {
       text_ = divide_text({options.probe->domains, {}}, *options.probe, options.probe_tokens);
     }
+    if (options.skip_ratios) skip_ = no_skip_ratios(source.spec());  // the budget counts their size
   }
 
   CompressResult run();
 
  private:
   void list_options();
-  bool can_make(const TensorGroup& group, const quant::Codec& codec) const;
-  void name_codecs_left_out();
   std::uint64_t budget() const;
   std::uint64_t planned_size() const;
   std::uint64_t fixed_bytes() const;
@@ -89,6 +90,7 @@ class Compressor {
 
   const model::Checkpoint& source_;
   const std::filesystem::path& out_;
+  const metrics::WindowSet* windows_;  // null without text
   const CompressOptions& options_;
   Log& log_;
   engine::LayerRunner runner_;
@@ -104,6 +106,7 @@ class Compressor {
   ExpertMix expert_mix_;
   std::uint64_t tolerated_ = 0;  // the budget, where a tolerance decides it
   Json attempts_;
+  std::optional<model::SkipRatios> skip_;
 };
 
 /// All that is known of the options before anything is measured.
@@ -117,7 +120,8 @@ void Compressor::list_options() {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     TensorGroup& group = groups_[g];
     for (const quant::Codec* codec : candidate_codecs(source_, group)) {
-      if (!can_make(group, *codec)) continue;
+      const bool has_encoder = find_encoder(*codec, options_.encoders) != nullptr;
+      if (!has_encoder && !is_stored_as(source_, group, *codec)) continue;
       GroupOption option;
       option.codec = codec;
       option.rank = correction_rank(options_.corrections, source_, group, *codec);
@@ -130,29 +134,20 @@ void Compressor::list_options() {
   }
 }
 
-bool Compressor::can_make(const TensorGroup& group, const quant::Codec& codec) const {
-  return find_encoder(codec, options_.encoders) != nullptr || is_stored_as(source_, group, codec);
-}
-
-void Compressor::name_codecs_left_out() {
-  const std::string names = codecs_without_encoder(options_.encoders);
-  if (names.empty()) return;
-  log_.info(fmt::format("there is no encoder with llama.cpp's bytes for {}: left out", names));
-}
-
 model::ExportOptions Compressor::export_options() const {
   model::ExportOptions result = compress::export_options(
       {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
   result.metadata = options_.metadata;
+  if (skip_)
+    for (auto& entry : skip_ratio_metadata(*skip_)) result.metadata.push_back(entry);
   return result;
 }
 
 std::uint64_t Compressor::budget() const {
   if (options_.tolerance) return tolerated_;
   if (options_.file_budget) return options_.file_budget->value;
-  const double bytes =
-      std::floor(*options_.bits_per_weight / 8.0 * static_cast<double>(source_.num_parameters()));
-  return static_cast<std::uint64_t>(bytes);
+  return static_cast<std::uint64_t>(*options_.bits_per_weight / 8.0 *
+                                    static_cast<double>(source_.num_parameters()));
 }
 
 /// Of what would be written now, as the budget counts.
@@ -441,7 +436,7 @@ CompressResult Compressor::run() {
   check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
   check_compress_options(source_, options_, text_.has_value(), uses_hessians());
   list_options();
-  name_codecs_left_out();
+  name_codecs_left_out(options_.encoders, log_);
   if (!options_.tolerance) require_budget();
   // An output that cannot be written is better known now than after hours.
   { const os::AtomicFile trial(out_); }
@@ -453,6 +448,11 @@ CompressResult Compressor::run() {
   PartialOutput partial(out_, run_record(), options_.restart ? Start::kRestart : Start::kResume);
   const PackerContext tools{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
                             log_};
+  if (skip_) {
+    const WindowBatches text(windows_->windows, MemoryPlan::kBatchTokens);
+    skip_ = measure_skip_ratios(runner_, source_.spec(), text,
+                                options_.max_memory ? tools.folder / "states-skip" : "", log_);
+  }
   packer_ = make_packer(tools);
   const SweepMemory sweep{memory_.sweep_states, partial.folder()};
   if (text_) {
@@ -493,6 +493,7 @@ CompressResult compress_model(const model::Checkpoint& source, const std::filesy
                    int{options.tolerance.has_value()} ==
                1);
   require_plain_source(source);
+  check_skip_ratios(source, options, windows != nullptr);
   return Compressor(source, out, windows, options, log).run();
 }
 

@@ -56,6 +56,8 @@ struct CompressOptions {
   /// text and Hessians; goes with the allocation by slopes alone, with neither corrections nor
   /// transforms.
   ExpertOptions experts;
+  /// Also writes which experts a run may skip (see skip_ratios.h). Needs text.
+  bool skip_ratios = false;
   /// Moments that were collected before (borrowed; may be null): with them and no text, matrices
   /// are quantised by their diagonal.
   const InputMoments* moments = nullptr;

@@ -10,6 +10,16 @@ namespace winnow::engine {
 
 using model::Role;
 
+TokenCost TokenCost::with_experts(double share) const {
+  TokenCost cost = *this;
+  cost.expert_bytes *= share;
+  cost.weight_bytes -= expert_bytes - cost.expert_bytes;
+  cost.expert_multiply_adds =
+      static_cast<std::uint64_t>(std::llround(share * static_cast<double>(expert_multiply_adds)));
+  cost.multiply_adds -= expert_multiply_adds - cost.expert_multiply_adds;
+  return cost;
+}
+
 TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_type) {
   const model::ModelSpec& spec = checkpoint.spec();
   TokenCost cost;
@@ -32,8 +42,10 @@ TokenCost token_cost(const model::Checkpoint& checkpoint, kernels::KvType kv_typ
     cost.weight_bytes += touched;
     if (traits.per_expert) cost.expert_bytes += touched;
     if (traits.is_matrix || role == Role::kRouter) {
-      cost.multiply_adds +=
+      const auto used_multiply_adds =
           static_cast<std::uint64_t>(std::llround(share * static_cast<double>(multiply_adds)));
+      cost.multiply_adds += used_multiply_adds;
+      if (traits.per_expert) cost.expert_multiply_adds += used_multiply_adds;
     }
   });
   const model::TensorRef embedding = checkpoint.at(Role::kTokenEmbedding);

@@ -24,9 +24,13 @@ struct TokenCost {
   std::uint64_t kv_bytes_per_position = 0;
   /// Multiply-adds of weight matrices without the output matrix; attention scores not counted.
   std::uint64_t multiply_adds = 0;
+  /// The part of `multiply_adds` that is experts.
+  std::uint64_t expert_multiply_adds = 0;
   /// Those of the output matrix.
   std::uint64_t output_multiply_adds = 0;
 
+  /// The same of a run that computes only this share of the experts, 0 to 1.
+  TokenCost with_experts(double share) const;
   /// Bytes of weights, keys and values for a token at this position.
   double decode_bytes(double position) const {
     return weight_bytes + position * static_cast<double>(kv_bytes_per_position);

@@ -50,6 +50,15 @@ TEST(TokenCost, AStepOfSeveralSequencesReadsDenseWeightsOnce) {
   EXPECT_EQ(cost.step_bytes(1, 0, 0), cost.decode_bytes(0) - cost.expert_bytes);
 }
 
+TEST(TokenCost, OfAShareOfTheExpertsLeavesTheRestAsItIs) {
+  const auto cost = token_cost(model::Checkpoint::open(model::testing::tiny_model("plain")));
+  const TokenCost half = cost.with_experts(0.5);
+  EXPECT_EQ(half.decode_bytes(10), cost.decode_bytes(10) - 2.0 * 2 * kExpert);
+  EXPECT_EQ(half.multiply_adds, cost.multiply_adds - 2 * kExpert);
+  EXPECT_EQ(cost.with_experts(1).decode_bytes(10), cost.decode_bytes(10));
+  EXPECT_EQ(cost.with_experts(1).multiply_adds, cost.multiply_adds);
+}
+
 TEST(TokenCost, CountsTheOutputMatrixOfItsOwnAndDenseLayers) {
   const auto checkpoint = model::Checkpoint::open(model::testing::tiny_model("dense-first"));
   const auto& spec = checkpoint.spec();

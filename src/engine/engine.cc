@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "engine/blocks/attention.h"
@@ -71,7 +72,16 @@ class Engine::State {
     if (mapped != nullptr) mapped->require_unchanged();
   }
 
-  Compute compute() { return {kernels, pool, scratch, overrides, profile, inner_editor}; }
+  Compute compute() {
+    return {kernels,
+            pool,
+            scratch,
+            overrides,
+            profile,
+            inner_editor,
+            policy.active() ? &policy : nullptr,
+            expert_use};
+  }
 
   const model::ModelSpec spec;
   const kernels::Kernels& kernels;
@@ -84,6 +94,8 @@ class Engine::State {
   WeightOverrides overrides;
   OpProfile* profile = nullptr;
   InnerEditor* inner_editor = nullptr;
+  RoutingPolicy policy;
+  ExpertUse* expert_use = nullptr;
   Attention attention;
   MoeFfn moe;
   DenseFfn ffn;
@@ -170,6 +182,13 @@ void Engine::restore_weights() { state_->overrides.clear(); }
 void Engine::set_profile(OpProfile* profile) { state_->profile = profile; }
 
 void Engine::set_inner_editor(InnerEditor* editor) { state_->inner_editor = editor; }
+
+void Engine::set_routing_policy(RoutingPolicy policy) {
+  check_routing_policy(policy, state_->spec);
+  state_->policy = std::move(policy);
+}
+
+void Engine::count_experts(ExpertUse* use) { state_->expert_use = use; }
 
 KvCache Engine::make_cache(std::size_t capacity) const {
   return {state_->spec, capacity, state_->kv_type};

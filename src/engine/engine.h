@@ -16,6 +16,7 @@
 #include "engine/kv_cache.h"
 #include "engine/observer.h"
 #include "engine/op_profile.h"
+#include "engine/routing_policy.h"
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
@@ -88,6 +89,13 @@ class Engine {
   /// Every FFN's inner activations pass through `editor` (borrowed) until it is set to null, which
   /// costs nothing.
   void set_inner_editor(InnerEditor* editor);
+
+  /// The following calls choose experts by `policy`; `{}` gives the model's own routes again.
+  /// Throws Error{kUsage} for a policy that the model cannot follow.
+  void set_routing_policy(RoutingPolicy policy);
+  /// Slots of the following calls are added to `use` (borrowed; of this model) until it is set to
+  /// null.
+  void count_experts(ExpertUse* use);
 
   KvCache make_cache(std::size_t capacity) const;
 

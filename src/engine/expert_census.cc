@@ -21,8 +21,9 @@ void ExpertCensus::on_routing(LayerId layer, tensor::MatrixView<const float>,
                               const RoutingView& routing) {
   const auto& bytes = expert_bytes_[index(layer)];
   chosen_.assign(bytes.size(), false);
-  for (const ExpertId choice : routing.experts) {
-    const ExpertId expert = spec_.owner_of(layer, choice);
+  for (std::size_t i = 0; i < routing.experts.size(); ++i) {
+    if (i % routing.top_k >= routing.used_of(i / routing.top_k)) continue;
+    const ExpertId expert = spec_.owner_of(layer, routing.experts[i]);
     if (chosen_[index(expert)]) continue;
     chosen_[index(expert)] = true;
     ++experts_;

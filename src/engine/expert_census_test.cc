@@ -28,6 +28,15 @@ TEST(ExpertCensus, CountsAnExpertOnceForAllTokensOfAPassAndLayer) {
   EXPECT_EQ(census.bytes(), 7 * kExpert);
 }
 
+TEST(ExpertCensus, LeavesOutWhatAPolicySkips) {
+  ExpertCensus census(model::Checkpoint::open(model::testing::tiny_model("plain")));
+  const std::vector<ExpertId> chosen = {ExpertId{1}, ExpertId{7}, ExpertId{2}, ExpertId{0}};
+  const std::vector<float> weights = {0.75F, 0.25F, 1, 0};
+  const std::vector<std::uint32_t> used = {2, 1};
+  census.on_routing(LayerId{0}, {}, {2, chosen, weights, used});
+  EXPECT_EQ(census.experts(), 3U);
+}
+
 TEST(ExpertCensus, AModelWithoutExpertsHasNone) {
   const ExpertCensus census(model::Checkpoint::open(model::testing::tiny_folder("qwen3-plain")));
   EXPECT_EQ(census.bytes(), 0U);

@@ -10,6 +10,7 @@
 #include "engine/inner_editor.h"
 #include "engine/op_profile.h"
 #include "engine/overrides.h"
+#include "engine/routing_policy.h"
 #include "kernels/kernels.h"
 #include "os/aligned_buffer.h"
 #include "os/thread_pool.h"
@@ -25,8 +26,10 @@ struct Compute {
   /// One scratch area per worker, at least as large as the largest matrix of the model asks for.
   std::vector<os::AlignedBuffer>& scratch;
   const WeightOverrides& overrides;
-  OpProfile* profile = nullptr;         ///< null unless somebody asked; see Engine::set_profile
-  InnerEditor* inner_editor = nullptr;  ///< likewise; see Engine::set_inner_editor
+  OpProfile* profile = nullptr;           ///< null unless somebody asked; see Engine::set_profile
+  InnerEditor* inner_editor = nullptr;    ///< likewise; see Engine::set_inner_editor
+  const RoutingPolicy* policy = nullptr;  ///< null: the model's own routes; checked
+  ExpertUse* expert_use = nullptr;        ///< likewise; see Engine::count_experts
 };
 
 /// Activations of some tokens as a matrix takes them: f32 for float codecs, codes for the others.

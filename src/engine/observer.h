@@ -27,19 +27,26 @@ struct RoutingView {
   std::size_t top_k = 0;
   std::span<const ExpertId> experts;  ///< [tokens * top_k]
   std::span<const float> weights;     ///< [tokens * top_k], as applied to the outputs
+  /// [tokens]: the first so many of a token's choices are computed, a policy skips the others;
+  /// empty: all are. Only a RoutingPolicy that skips leaves any out.
+  std::span<const std::uint32_t> used = {};
+
+  /// Of that token.
+  std::size_t used_of(std::size_t token) const { return used.empty() ? top_k : used[token]; }
 };
 
 /// All that the chosen experts of one layer did with a batch. A slot is one (token, choice); slots
 /// are grouped by expert, ascending, and ordered by token within one.
 struct ExpertSlots {
   std::size_t top_k = 0;
-  std::span<const ExpertId> experts;       ///< those chosen at least once, ascending
-  std::span<const std::uint32_t> first;    ///< [experts + 1]: slots of experts[i] begin at first[i]
-  std::span<const std::uint32_t> tokens;   ///< [slots]
-  std::span<const float> weights;          ///< [slots], as applied to the outputs
-  std::span<const std::uint32_t> slot_of;  ///< [tokens * top_k]: slot of each (token, choice)
-  tensor::MatrixView<const float> inputs;  ///< [tokens, hidden_size]
-  tensor::MatrixView<const float> inner;   ///< [slots, moe_intermediate_size]
+  std::span<const ExpertId> experts;      ///< those chosen at least once, ascending
+  std::span<const std::uint32_t> first;   ///< [experts + 1]: slots of experts[i] begin at first[i]
+  std::span<const std::uint32_t> tokens;  ///< [slots]
+  std::span<const float> weights;         ///< [slots], as applied to the outputs
+  /// [tokens * top_k]: slot of each (token, choice); the largest number for those that are skipped
+  std::span<const std::uint32_t> slot_of;
+  tensor::MatrixView<const float> inputs;   ///< [tokens, hidden_size]
+  tensor::MatrixView<const float> inner;    ///< [slots, moe_intermediate_size]
   tensor::MatrixView<const float> outputs;  ///< [slots, hidden_size], before the weights
 };
 

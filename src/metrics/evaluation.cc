@@ -14,8 +14,8 @@ namespace {
 // Logit rows held at a time: 64 rows of a vocabulary of 150,000 are 38 MB.
 constexpr std::size_t kRowsAtOnce = 64;
 
-/// Collects the chosen experts of one window: [layer][tokens * top_k], sorted per token, by the
-/// numbers that they have in the model they were taken from.
+/// Collects the chosen experts of one window: [layer][tokens * top_k], those that are used first
+/// and sorted per token, by the numbers that they have in the model they were taken from.
 class RoutingRecorder final : public engine::Observer {
  public:
   explicit RoutingRecorder(const model::ModelSpec& spec) : spec_(spec) {}
@@ -23,7 +23,7 @@ class RoutingRecorder final : public engine::Observer {
   void on_routing(LayerId layer, tensor::MatrixView<const float> /*logits*/,
                   const engine::RoutingView& routing) override {
     if (index(layer) >= layers_.size()) layers_.resize(index(layer) + std::size_t{1});
-    auto& chosen = layers_[index(layer)];
+    auto& [chosen, used] = layers_[index(layer)];
     chosen.assign(routing.experts.begin(), routing.experts.end());
     if (!spec_.source_experts.empty()) {
       const std::size_t first = spec_.experts_before(layer);
@@ -32,33 +32,43 @@ class RoutingRecorder final : public engine::Observer {
       }
     }
     top_k_ = routing.top_k;
-    for (auto at = chosen.begin(); at != chosen.end(); at += static_cast<std::ptrdiff_t>(top_k_)) {
-      std::sort(at, at + static_cast<std::ptrdiff_t>(top_k_));
+    used.clear();
+    for (std::size_t t = 0; t < chosen.size() / top_k_; ++t) {
+      used.push_back(routing.used_of(t));
+      const auto first = chosen.begin() + static_cast<std::ptrdiff_t>(t * top_k_);
+      std::sort(first, first + static_cast<std::ptrdiff_t>(used.back()));
     }
   }
   void clear() { layers_.clear(); }
   std::size_t top_k() const { return top_k_; }
-  const std::vector<std::vector<ExpertId>>& layers() const { return layers_; }
+  std::size_t layers() const { return layers_.size(); }
+  /// Those that a token really went to; empty for dense layers.
+  std::span<const ExpertId> used(std::size_t layer, std::size_t token) const {
+    const Layer& of = layers_[layer];
+    if (of.chosen.empty()) return {};
+    return std::span(of.chosen).subspan(token * top_k_, of.used[token]);
+  }
 
  private:
+  struct Layer {
+    std::vector<ExpertId> chosen;
+    std::vector<std::size_t> used;  // [tokens]
+  };
   const model::ModelSpec& spec_;
   std::size_t top_k_ = 0;
-  std::vector<std::vector<ExpertId>> layers_;
+  std::vector<Layer> layers_;
 };
 
 /// Mean over MoE layers of the share of experts that both models chose for `token`.
 double routing_overlap(const RoutingRecorder& a, const RoutingRecorder& b, std::size_t token) {
   double sum = 0;
   std::size_t layers = 0;
-  for (std::size_t l = 0; l < a.layers().size(); ++l) {
-    if (a.layers()[l].empty()) continue;
-    const auto first = [&](const RoutingRecorder& r) {
-      return r.layers()[l].begin() + static_cast<std::ptrdiff_t>(token * r.top_k());
-    };
-    const auto k_a = static_cast<std::ptrdiff_t>(a.top_k());
-    const auto k_b = static_cast<std::ptrdiff_t>(b.top_k());
+  for (std::size_t l = 0; l < a.layers(); ++l) {
+    const auto of_a = a.used(l, token);
+    const auto of_b = b.used(l, token);
+    if (of_a.empty()) continue;
     std::vector<ExpertId> shared;
-    std::set_intersection(first(a), first(a) + k_a, first(b), first(b) + k_b,
+    std::set_intersection(of_a.begin(), of_a.end(), of_b.begin(), of_b.end(),
                           std::back_inserter(shared));
     sum += static_cast<double>(shared.size()) / static_cast<double>(a.top_k());
     ++layers;

@@ -300,5 +300,15 @@ TEST_F(Evaluate, APerturbedGrainIsMeasuredAsItsLogitsAndRoutesSay) {
   EXPECT_GT(scores.kl_divergence, 0);
 }
 
+TEST_F(Evaluate, RoutesThatAPolicySkipsAreNotShared) {
+  engine::Engine reference(tiny("plain"), {1, ""}, log_);
+  engine::Engine model(tiny("plain"), {1, ""}, log_);
+  engine::RoutingPolicy policy;
+  policy.skip_ratios = {0, 1};  // the second layer alone, whose input stays what it was
+  model.set_routing_policy(policy);
+  // Both experts of the first layer, and one of two of the second.
+  EXPECT_EQ(evaluate(model, &reference, some_window(40), log_).all.routing_agreement, 0.75);
+}
+
 }  // namespace
 }  // namespace winnow::metrics

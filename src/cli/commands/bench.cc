@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "cli/context.h"
 #include "cli/loading.h"
 #include "cli/options.h"
+#include "cli/routing_flags.h"
 #include "cli/speed_report.h"
 #include "cli/speed_workload.h"
 #include "engine/cost.h"
@@ -33,6 +35,7 @@ struct Options {
   bool profile_ops = false;
   engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped,
                                .kv_type = kernels::KvType::kF16};
+  RoutingFlags routing;
   std::optional<std::string> json;
 };
 
@@ -55,6 +58,8 @@ class Bench {
 
   /// Everything but the times of loading, which the caller knows.
   SpeedReport measure();
+  /// What decoding went to; with flags that ask for fewer experts alone, after `measure`.
+  const std::optional<engine::ExpertUse>& decoded() const { return use_; }
   /// Runs one token, so that it can be told when the first was possible.
   void run_first_token() { workload_.decode(1, log_); }
 
@@ -66,6 +71,7 @@ class Bench {
   void measure_int8(Machine& machine);
   void measure_ops(SpeedReport& report);
   double step_bytes();
+  double computed_experts(const std::function<void()>& work);
   const kernels::Kernels& kernels_in_use() const {
     return kernels::select_kernels(options_.engine.isa, os::CpuFeatures::detect());
   }
@@ -84,6 +90,7 @@ class Bench {
   Log& log_;
   engine::TokenCost cost_;
   Workload workload_;
+  std::optional<engine::ExpertUse> use_;  // of the last `computed_experts`
 };
 
 /// What could have been done in the time that something took, by a limit that changes meanwhile.
@@ -118,8 +125,11 @@ SpeedReport Bench::measure() {
   report.threads = engine_.threads();
   report.kv_type = kernels::to_string(options_.engine.kv_type);
   report.seed = Workload::kSeed;
-  report.decode_bytes = cost_.decode_bytes(middle());
-  report.prefill_multiply_adds = cost_.prefill_multiply_adds(options_.prompt);
+  const double computed = computed_experts([&] { workload_.prefill(log_); });
+  report.prefill_multiply_adds =
+      cost_.with_experts(computed).prefill_multiply_adds(options_.prompt);
+  const double decoded = computed_experts([&] { workload_.decode(options_.generate, log_); });
+  report.decode_bytes = cost_.with_experts(decoded).decode_bytes(middle());
   measure_prefill(report);
   measure_decode(report);
   if (options_.profile_ops) measure_ops(report);
@@ -196,6 +206,16 @@ double Bench::step_bytes() {
   return cost_.step_bytes(options_.sequences, chosen, middle());
 }
 
+/// The share of the model's expert slots that `work` computes: all, unless flags ask for fewer.
+double Bench::computed_experts(const std::function<void()>& work) {
+  if (!options_.routing.given()) return 1;
+  use_.emplace(engine_.spec());
+  engine_.count_experts(&*use_);
+  work();
+  engine_.count_experts(nullptr);
+  return 1 - use_->skipped_share().value_or(0);
+}
+
 void Bench::measure_machine(Machine& machine) {
   const Bytes size = kernels::read_rate_size(os::available_memory());
   const auto measure = [&](double& rate, os::Pages pages) {
@@ -252,7 +272,9 @@ void bench(Context& context, const Options& given) {
   const Stopwatch watch;
   const model::Checkpoint checkpoint = model::Checkpoint::open(given.model);
   const Options options = fitted(given, checkpoint.spec(), context.log);
+  const engine::RoutingPolicy policy = routing_policy(options.routing, checkpoint, context.log);
   const auto engine = load_engine(checkpoint, options.engine, context.log);
+  engine->set_routing_policy(policy);
   const double startup = watch.seconds();
   Bench bench(checkpoint, *engine, options, context.log);
   bench.run_first_token();
@@ -262,9 +284,13 @@ void bench(Context& context, const Options& given) {
   report.startup_seconds = startup;
   report.first_token_seconds = first_token;
   if (options.json) {
-    write_json(context, *options.json, full_json(report, model_label(checkpoint)));
+    Json json = full_json(report, model_label(checkpoint));
+    if (bench.decoded()) json["routing_policy"] = to_json(options.routing, *bench.decoded());
+    write_json(context, *options.json, json);
   }
-  if (options.json != "-") context.out.write(to_text(report));
+  if (options.json == "-") return;
+  context.out.write(to_text(report));
+  if (bench.decoded()) context.out.write(to_text(*bench.decoded()));
 }
 
 Action declare(CLI::App& app) {
@@ -285,6 +311,7 @@ Action declare(CLI::App& app) {
   add_isa(app, options->engine.isa);
   add_kv_type(app, options->engine.kv_type);
   add_weights(app, options->engine.weights);
+  add_routing(app, options->routing);
   add_json(app, options->json);
   return [options](Context& context) { bench(context, *options); };
 }

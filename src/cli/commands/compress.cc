@@ -55,6 +55,7 @@ struct Options {
   bool sequential = false;
   bool restart = false;
   bool portable = false;
+  bool skip_ratios = false;
   bool force = false;
 };
 
@@ -99,6 +100,7 @@ std::string recorded_quantiser(const Options& options) {
   if (options.rank) text += fmt::format(" --rank {}", *options.rank);
   if (options.sequential) text += " --sequential";
   if (options.expert_options) text += " --expert-options " + *options.expert_options;
+  if (options.skip_ratios) text += " --skip-ratios";
   return text;
 }
 
@@ -366,6 +368,7 @@ void run(const Options& given, Context& context) {
   compress_options.corrections = correction_options(options);
   compress_options.experts = expert_options(options);
   compress_options.sequential = options.sequential;
+  compress_options.skip_ratios = options.skip_ratios;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
   compress_options.run = {{"version", std::string(version())},
@@ -482,6 +485,8 @@ Action declare(CLI::App& app) {
   add_flag(
       app, "--portable", options->portable,
       "write only what llama.cpp runs as it is meant: refuse models and methods that it cannot");
+  add_flag(app, "--skip-ratios", options->skip_ratios,
+           "also write what a run needs for --skip-experts, measured on --data");
   add_flag(app, "--force", options->force, "replace an existing file");
   return [options](Context& context) { run(*options, context); };
 }

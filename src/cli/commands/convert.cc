@@ -13,6 +13,7 @@
 #include "cli/options.h"
 #include "cli/provenance.h"
 #include "model/exporter.h"
+#include "model/skip_ratios.h"
 #include "os/cpu_features.h"
 
 namespace winnow::cli {
@@ -123,6 +124,10 @@ void convert(Context& context, const Options& options) {
   how.nominal_codec = wanted != nullptr ? wanted : commonest_codec(plan);
   how.metadata = provenance(
       source, wanted == nullptr ? "convert" : fmt::format("convert --type {}", wanted->name));
+  // The routers stay, and so do the ratios between their weights.
+  if (const auto ratios = model::read_skip_ratios(source.file(), source.spec())) {
+    for (auto& entry : model::skip_ratio_metadata(*ratios)) how.metadata.push_back(entry);
+  }
   report_fallbacks(plan, wanted, context.log);
   report_losses(source, how, wanted != nullptr, context.log);
   os::ThreadPool pool(options.threads != 0 ? options.threads : os::usable_cpus());

@@ -12,6 +12,7 @@
 #include "cli/context.h"
 #include "cli/loading.h"
 #include "cli/options.h"
+#include "cli/routing_flags.h"
 #include "compress/key_entropy.h"
 #include "engine/engine.h"
 #include "metrics/evaluation.h"
@@ -38,6 +39,7 @@ struct Options {
   std::vector<std::string> sparsity_data;
   std::uint64_t sparsity_tokens = 16384;
   bool key_entropy = false;
+  RoutingFlags routing;
 };
 
 void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
@@ -155,6 +157,7 @@ void run(const Options& options, Context& context) {
   const auto sparsity = sparsity_request(options);
   const auto checkpoint = model::Checkpoint::open(options.model);
   require_positions(checkpoint, options.context);
+  const engine::RoutingPolicy policy = routing_policy(options.routing, checkpoint, context.log);
   const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
   const auto windows =
       metrics::make_windows(tokenizer, metrics::read_documents(options.data),
@@ -170,6 +173,7 @@ void run(const Options& options, Context& context) {
   // The reference keeps F32, so that the type's own share in the distance can be measured.
   engine_options.kv_type = options.kv_type;
   engine::Engine model(checkpoint, engine_options, context.log);
+  model.set_routing_policy(policy);
   std::optional<compress::KeyEntropy> keys;
   if (options.key_entropy) keys = compress::measure_key_entropy(model, windows, context.log);
   std::unique_ptr<metrics::NeuronDropper> dropper;
@@ -177,6 +181,8 @@ void run(const Options& options, Context& context) {
     dropper = make_dropper(options, *sparsity, checkpoint, tokenizer, model, context.log);
     model.set_inner_editor(dropper.get());
   }
+  engine::ExpertUse use(model.spec());
+  model.count_experts(&use);
   std::vector<metrics::ScoredToken> tokens;
   const metrics::Evaluation evaluation =
       metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log,
@@ -192,12 +198,14 @@ void run(const Options& options, Context& context) {
   json["threads"] = model.threads();
   json["kv_type"] = std::string(kernels::to_string(options.kv_type));
   json.update(metrics::to_json(evaluation));
+  if (options.routing.given()) json["routing_policy"] = to_json(options.routing, use);
   if (dropper) json["sparsity"] = metrics::to_json(*sparsity, *dropper);
   if (keys) json["key_entropy"] = compress::to_json(*keys);
   if (options.json) write_json(context, *options.json, json);
   if (options.json != "-") {
     context.log.clear_progress();
     print_table(context.out, evaluation);
+    if (options.routing.given()) context.out.write(to_text(use));
     if (dropper) print_sparsity(context.out, *dropper);
     if (keys) print_key_entropy(context.out, *keys);
   }
@@ -217,6 +225,7 @@ Action declare(CLI::App& app) {
   add_threads(app, options->threads);
   add_isa(app, options->isa);
   add_kv_type(app, options->kv_type);
+  add_routing(app, options->routing);
   add_json(app, options->json);
   add_text(app, {"--tokens-out", "FILE", "also write what each token scored, as JSON"},
            options->tokens_out);

@@ -12,6 +12,7 @@
 #include "cli/context.h"
 #include "cli/loading.h"
 #include "cli/options.h"
+#include "cli/routing_flags.h"
 #include "engine/generate.h"
 #include "os/aligned_buffer.h"
 #include "os/file.h"
@@ -30,6 +31,7 @@ struct Options {
   engine::GenerateOptions generate;
   engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped,
                                .kv_type = kernels::KvType::kF16};
+  RoutingFlags routing;
   bool json_statistics = false;
 };
 
@@ -130,7 +132,9 @@ void run(Context& context, const Options& options) {
   const std::size_t positions = checked_context(options, checkpoint.spec());
   const auto prompt = engine::encode_prompt(tokenizer, text, text::SpecialTokens::kAsText);
   check_prompt(prompt, positions);
+  const engine::RoutingPolicy policy = routing_policy(options.routing, checkpoint, context.log);
   const auto engine = load_engine(checkpoint, options.engine, context.log);
+  engine->set_routing_policy(policy);
 
   Statistics statistics{.prompt_tokens = prompt.size(),
                         .result = {},
@@ -197,6 +201,7 @@ Action declare(CLI::App& app) {
   add_isa(app, options->engine.isa);
   add_kv_type(app, options->engine.kv_type);
   add_weights(app, options->engine.weights);
+  add_routing(app, options->routing);
   add_flag(app, "--stats-json", options->json_statistics,
            "print the statistics, the last line of standard error, as JSON");
   return [options](Context& context) {

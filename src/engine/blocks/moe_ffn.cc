@@ -86,25 +86,55 @@ std::size_t token_parts(const Compute& compute, std::size_t tokens) {
 
 }  // namespace
 
+std::size_t MoeFfn::experts_per_token(const Compute& compute, LayerId layer) const {
+  if (compute.policy != nullptr && compute.policy->experts_per_token != 0) {
+    return compute.policy->experts_per_token;
+  }
+  return compute.overrides.resolve_top_k(layer, spec_.moe.top_k);
+}
+
+void MoeFfn::route_token(const Compute& compute, LayerId layer, std::size_t token,
+                         unsigned worker) {
+  const std::size_t num_experts = logits_.cols();
+  const std::size_t top_k = chosen_.size() / logits_.rows();
+  const auto logits = std::as_const(logits_).row(token);
+  const auto chosen = std::span(chosen_).subspan(token * top_k, top_k);
+  const auto weights = std::span(weights_).subspan(token * top_k, top_k);
+  const auto scratch = std::span(scores_).subspan(worker * 2 * num_experts, 2 * num_experts);
+  if (compute.policy != nullptr) {
+    const RoutingPolicy& policy = *compute.policy;
+    const RouteLimits limits{
+        std::max<std::size_t>(top_k, policy.gates_over != 0 ? policy.gates_over : spec_.moe.top_k),
+        policy.skips() ? policy.skip_ratios[index(layer)] : 0.0F};
+    const auto order = std::span(order_).subspan(worker * num_experts, num_experts);
+    used_[token] =
+        static_cast<std::uint32_t>(route_limited(compute.kernels, spec_.moe, limits, logits, chosen,
+                                                 weights, scratch.first(num_experts), order));
+  } else if (kept_.empty()) {
+    route(compute.kernels, spec_.moe, logits, chosen, weights, scratch.first(num_experts));
+  } else {
+    route_among(compute.kernels, spec_.moe, kept_, logits, chosen, weights, scratch);
+  }
+}
+
 void MoeFfn::route_tokens(const Compute& compute, LayerId layer, std::size_t top_k) {
   const std::size_t tokens = logits_.rows();
   const std::size_t num_experts = logits_.cols();
+  chosen_.resize(tokens * top_k);
+  weights_.resize(tokens * top_k);
   scores_.resize(compute.pool.size() * 2 * num_experts);
+  used_.clear();
+  if (compute.policy != nullptr) {
+    WINNOW_CHECK(kept_.empty());  // a policy is for whole models
+    used_.resize(tokens);
+    order_.resize(compute.pool.size() * num_experts);
+  }
   const std::size_t parts = tokens <= kFewTokens ? 1 : token_parts(compute, tokens);
   compute.pool.run(parts, [&](std::size_t part, unsigned worker) {
     const os::Range range = os::split(tokens, parts, part);
-    const auto scratch = std::span(scores_).subspan(worker * 2 * num_experts, 2 * num_experts);
     for (std::size_t t = range.begin; t < range.end; ++t) {
-      const auto chosen = std::span(chosen_).subspan(t * top_k, top_k);
-      const auto weights = std::span(weights_).subspan(t * top_k, top_k);
-      with_context(fmt::format("layer {}", index(layer)), [&] {
-        if (kept_.empty()) {
-          route(compute.kernels, spec_.moe, logits_.row(t), chosen, weights,
-                scratch.first(num_experts));
-        } else {
-          route_among(compute.kernels, spec_.moe, kept_, logits_.row(t), chosen, weights, scratch);
-        }
-      });
+      with_context(fmt::format("layer {}", index(layer)),
+                   [&] { route_token(compute, layer, t, worker); });
     }
   });
 }
@@ -112,18 +142,19 @@ void MoeFfn::route_tokens(const Compute& compute, LayerId layer, std::size_t top
 void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                             tensor::MatrixView<const float> x, Observer* observer) {
   const OpTimer timer(compute.profile, Op::kRouter);
-  const std::size_t top_k = compute.overrides.resolve_top_k(layer, spec_.moe.top_k);
+  const std::size_t top_k = experts_per_token(compute, layer);
   kept_ = kept_experts(compute.overrides.experts(layer));
   const quant::CorrectedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
   logits_.reshape(x.rows, router.rows);
   multiply(compute, router, input_, {}, logits_.view());
-  chosen_.resize(x.rows * top_k);
-  weights_.resize(x.rows * top_k);
   route_tokens(compute, layer, top_k);
   if (observer != nullptr) {
-    observer->on_routing(layer, logits_.view(), {top_k, chosen_, weights_});
+    observer->on_routing(layer, logits_.view(), {top_k, chosen_, weights_, used_});
   }
-  grouped_ = group_by_expert(chosen_, weights_, top_k, router.rows);
+  grouped_ = group_by_expert(chosen_, weights_, top_k, router.rows, used_);
+  if (compute.expert_use != nullptr) {
+    compute.expert_use->add(layer, x.rows, grouped_.tokens.size());
+  }
 }
 
 os::Range MoeFfn::slots_of(ExpertId expert) const {
@@ -290,6 +321,7 @@ void MoeFfn::combine_columns(const Compute& compute, std::size_t token, os::Rang
   std::fill_n(sum, cols.size(), 0.0F);
   for (std::size_t k = 0; k < top_k; ++k) {
     const std::uint32_t slot = grouped_.slot_of[token * top_k + k];
+    if (slot == kNoSlot) break;
     compute.kernels.axpy(grouped_.weights[slot], slot_out_.row(slot).data() + cols.begin, sum,
                          cols.size());
   }

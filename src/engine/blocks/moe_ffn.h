@@ -32,6 +32,8 @@ class MoeFfn {
   void choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
                       tensor::MatrixView<const float> x, Observer* observer);
   void route_tokens(const Compute& compute, LayerId layer, std::size_t top_k);
+  void route_token(const Compute& compute, LayerId layer, std::size_t token, unsigned worker);
+  std::size_t experts_per_token(const Compute& compute, LayerId layer) const;
   os::Range slots_of(ExpertId expert) const;
   Job make_job(const Compute& compute, LayerId layer, ExpertId expert,
                const experts::ExpertMatrices& own) const;
@@ -60,10 +62,12 @@ class MoeFfn {
   tensor::Matrix<float> slot_values_;      // [slots, hidden_size], only where somebody asks for f32
   kernels::ActivationBuffer inner_codes_;  // [slots, moe_intermediate_size]
   tensor::Matrix<float> logits_;
-  std::vector<float> scores_;     // two rows per worker
-  std::vector<ExpertId> kept_;    // those to choose from; empty: all
-  std::vector<ExpertId> chosen_;  // [tokens * top_k]
-  std::vector<float> weights_;    // [tokens * top_k]
+  std::vector<float> scores_;        // two rows per worker
+  std::vector<ExpertId> order_;      // one row per worker, only with a policy
+  std::vector<ExpertId> kept_;       // those to choose from; empty: all
+  std::vector<ExpertId> chosen_;     // [tokens * top_k]
+  std::vector<float> weights_;       // [tokens * top_k]
+  std::vector<std::uint32_t> used_;  // [tokens], of the choices; empty without a policy
   GroupedRouting grouped_;
   tensor::Matrix<float> gate_, up_, slot_out_;  // one row per slot
   ActivatedGate activated_;                     // the same, only with an editor

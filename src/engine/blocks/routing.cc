@@ -8,15 +8,22 @@
 #include "base/error.h"
 
 namespace winnow::engine {
+namespace {
 
-void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
-           std::span<const float> logits, std::span<ExpertId> experts, std::span<float> weights,
-           std::span<float> scratch) {
+void require_finite(std::span<const float> logits) {
   for (const float logit : logits) {
     if (!std::isfinite(logit)) {
       fail_data("a router logit is {}; the weights are damaged", logit);
     }
   }
+}
+
+}  // namespace
+
+void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+           std::span<const float> logits, std::span<ExpertId> experts, std::span<float> weights,
+           std::span<float> scratch) {
+  require_finite(logits);
   std::copy(logits.begin(), logits.end(), scratch.begin());
   kernels.softmax(scratch.data(), scratch.size());
   // Selection on the logits, whose order softmax keeps but whose differences it may round away.
@@ -50,12 +57,48 @@ void route_among(const kernels::Kernels& kernels, const model::MoeSpec& moe,
   for (ExpertId& expert : experts) expert = kept[index(expert)];
 }
 
+std::size_t route_limited(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+                          const RouteLimits& limits, std::span<const float> logits,
+                          std::span<ExpertId> experts, std::span<float> weights,
+                          std::span<float> scratch, std::span<ExpertId> order) {
+  WINNOW_DCHECK(limits.gates_over >= experts.size() && limits.gates_over <= order.size());
+  require_finite(logits);
+  std::copy(logits.begin(), logits.end(), scratch.begin());
+  kernels.softmax(scratch.data(), scratch.size());
+  for (std::uint32_t e = 0; e < order.size(); ++e) order[e] = ExpertId{e};
+  const auto better = [&](ExpertId a, ExpertId b) {
+    const float of_a = logits[index(a)];
+    const float of_b = logits[index(b)];
+    return of_a > of_b || (of_a == of_b && index(a) < index(b));
+  };
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(limits.gates_over),
+                    order.end(), better);
+  const auto score = [&](std::size_t k) { return scratch[index(order[k])]; };
+  // The first below the limit and all after it: scores fall.
+  std::size_t used = 1;
+  if (limits.skip_ratio < 1) {
+    while (used < experts.size() && !(score(used) < limits.skip_ratio * score(0))) ++used;
+  }
+  const std::size_t summed = used < experts.size() ? used : limits.gates_over;
+  float sum = 0;
+  for (std::size_t k = 0; k < summed; ++k) sum += score(k);
+  for (std::size_t k = 0; k < experts.size(); ++k) {
+    experts[k] = order[k];
+    weights[k] = k >= used ? 0 : (moe.renormalize_top_k ? score(k) / sum : score(k));
+  }
+  return used;
+}
+
 GroupedRouting group_by_expert(std::span<const ExpertId> chosen, std::span<const float> weights,
-                               std::size_t top_k, std::size_t num_experts) {
+                               std::size_t top_k, std::size_t num_experts,
+                               std::span<const std::uint32_t> used) {
+  const auto skipped = [&](std::size_t i) { return !used.empty() && i % top_k >= used[i / top_k]; };
   GroupedRouting grouped;
   grouped.top_k = top_k;
   std::vector<std::uint32_t> count(num_experts);
-  for (const ExpertId expert : chosen) ++count[index(expert)];
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    if (!skipped(i)) ++count[index(chosen[i])];
+  }
   std::vector<std::uint32_t> next(num_experts);
   std::uint32_t slots = 0;
   for (std::uint32_t e = 0; e < num_experts; ++e) {
@@ -68,8 +111,9 @@ GroupedRouting group_by_expert(std::span<const ExpertId> chosen, std::span<const
   grouped.first.push_back(slots);
   grouped.tokens.resize(slots);
   grouped.weights.resize(slots);
-  grouped.slot_of.resize(slots);
+  grouped.slot_of.assign(chosen.size(), kNoSlot);
   for (std::size_t i = 0; i < chosen.size(); ++i) {
+    if (skipped(i)) continue;
     const std::uint32_t slot = next[index(chosen[i])]++;
     grouped.tokens[slot] = static_cast<std::uint32_t>(i / top_k);
     grouped.weights[slot] = weights[i];

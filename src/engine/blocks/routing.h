@@ -3,6 +3,8 @@
 // From router logits to chosen experts.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -27,6 +29,20 @@ void route_among(const kernels::Kernels& kernels, const model::MoeSpec& moe,
                  std::span<const ExpertId> kept, std::span<const float> logits,
                  std::span<ExpertId> experts, std::span<float> weights, std::span<float> scratch);
 
+/// What a policy asks of a layer's routes.
+struct RouteLimits {
+  std::size_t gates_over = 0;  ///< weights are divided by the sum over the best so many; >= chosen
+  float skip_ratio = 0;        ///< see RoutingPolicy::skip_ratios
+};
+
+/// `route` under a policy. Returns how many of the chosen are used, the first ones; weights of the
+/// others are 0. The ratio is that of the scores, which renormalising does not change: equal to the
+/// one of the weights but for rounding. scratch, order: [num_experts].
+std::size_t route_limited(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+                          const RouteLimits& limits, std::span<const float> logits,
+                          std::span<ExpertId> experts, std::span<float> weights,
+                          std::span<float> scratch, std::span<ExpertId> order);
+
 /// A batch's (token, choice) pairs sorted by expert, then token: each expert's work in one stretch.
 struct GroupedRouting {
   std::size_t top_k = 0;               ///< choices of each token
@@ -37,8 +53,13 @@ struct GroupedRouting {
   std::vector<std::uint32_t> slot_of;  ///< [tokens * top_k]: slot of each (token, choice)
 };
 
-/// chosen, weights: [tokens * top_k].
+/// In `GroupedRouting::slot_of` for a choice that is skipped; after it all of the token's are.
+inline constexpr std::uint32_t kNoSlot = std::numeric_limits<std::uint32_t>::max();
+
+/// chosen, weights: [tokens * top_k]. used: [tokens], how many of each token's choices get a slot;
+/// empty: all.
 GroupedRouting group_by_expert(std::span<const ExpertId> chosen, std::span<const float> weights,
-                               std::size_t top_k, std::size_t num_experts);
+                               std::size_t top_k, std::size_t num_experts,
+                               std::span<const std::uint32_t> used = {});
 
 }  // namespace winnow::engine
