@@ -22,7 +22,7 @@ from statistics_numpy import Recorder, join, spread  # noqa: E402
 
 PROBE_TOKENS = 4096
 HELD_OUT_EVERY = 8
-PRIOR_TOKENS = 0.5  # per inner channel: how many tokens of the layer's mean an expert's Hessian gets
+PRIOR_TOKENS = 0.5  # per inner channel: how many tokens without anything in common between channels
 RIDGE = 0.01  # of the mean of the diagonal
 BLOCK = 32
 NARROW_SHARES = (0.75, 0.5)
@@ -124,7 +124,9 @@ REPLACEMENTS = {"zero": zero, "identity": identity, "constant": constant, "dropp
 # --- narrowing ---
 
 def narrow_widths(inner):
-    """Three quarters and half of the channels, in whole blocks of 32; the widest first."""
+    """Three quarters and half of the channels, in whole blocks of 32; the widest first. None without whole blocks."""
+    if inner % BLOCK:
+        return []
     widths = {int(inner * share) // BLOCK * BLOCK for share in NARROW_SHARES}
     return sorted((width for width in widths if width > 0), reverse=True)
 
@@ -166,20 +168,15 @@ def narrowings(down, hessian, widths):
     return found, margin
 
 
-def hessians(part, whole_layer):
-    """sum g^2 a a^T of each expert, drawn towards the layer; whole_layer (--hessians layer): one sum for all.
-
-    Half as many tokens as there are channels are added, of the layer's mean scaled to the expert's own trace per
-    token. An expert that saw no token has the layer's.
-    """
+def own_hessians(part):
+    """sum g^2 a a^T over the tokens of each expert."""
     weighted = [g[:, None] * a for g, a in zip(part.weights.T, part.inner)]
-    own = [rows.T @ rows for rows in weighted]
-    layer = np.sum(own, axis=0)
-    if whole_layer:
-        return [layer] * len(own)
-    shape = layer / np.trace(layer)
-    prior = PRIOR_TOKENS * len(layer)
-    return [h + prior * np.trace(h) / n * shape if n else layer for h, n in zip(own, part.hits)]
+    return [rows.T @ rows for rows in weighted]
+
+
+def shrunk(hessian, tokens):
+    """As if half as many tokens more as there are channels had been seen, in which channels have nothing in common."""
+    return hessian + PRIOR_TOKENS * len(hessian) / tokens * np.diag(np.diag(hessian))
 
 
 # --- a layer ---
@@ -219,18 +216,20 @@ class Layer:
         sums, magnitudes = (np.array([np.sum(values ** 2) for values in column]) for column in zip(*pairs))
         return self.per_token(sums), self.per_token(magnitudes)
 
-    def narrow_changes(self, whole_layer=False):
+    def narrow_changes(self):
         """({width: change of each expert}, least margin of a choice of channels).
 
-        The share of the squared output that changes on the held-out text, times that output on the calibration text.
+        The share of the squared output that changes on the expert's held-out tokens (where it has none: on those it was
+        fitted to), times that output on the calibration text.
         """
         squares = np.array([np.sum(zero(self, expert)[0] ** 2) for expert in range(self.experts)])
-        fitted = hessians(self.calibration, whole_layer)
-        judges = hessians(self.held_out, whole_layer) if self.held_out else fitted
-        widths = narrow_widths(len(fitted[0]))
+        own = own_hessians(self.calibration)
+        judges = own_hessians(self.held_out) if self.held_out else own
+        widths = narrow_widths(len(own[0]))
         sums, margin = {width: np.zeros(self.experts) for width in widths}, np.inf
         for expert in np.flatnonzero(self.calibration.hits):
-            down, hessian, judge = self.matrices[expert][2], fitted[expert], judges[expert]
+            down, hessian = self.matrices[expert][2], shrunk(own[expert], self.calibration.hits[expert])
+            judge = judges[expert] if np.trace(judges[expert]) > 0 else own[expert]
             ridge = RIDGE * np.mean(np.diag(hessian)) * np.eye(len(hessian))
             found, gap = narrowings(down, hessian + ridge, widths)
             margin = min(margin, gap)

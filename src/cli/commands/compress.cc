@@ -11,6 +11,7 @@
 #include "cli/compress_summary.h"
 #include "cli/context.h"
 #include "cli/domain_weights.h"
+#include "cli/little_text.h"
 #include "cli/options.h"
 #include "cli/provenance.h"
 #include "compress/compressor.h"
@@ -225,16 +226,6 @@ struct Text {
   std::optional<compress::InputMoments> moments;
   std::optional<metrics::WindowSet> probe;
 };
-
-void warn_of_little_text(const metrics::WindowSet& text, Log& log) {
-  constexpr std::uint64_t kFewTokens = 2048;
-  if (text.scored_tokens() >= kFewTokens) return;
-  log.warn(
-      fmt::format("--data: {} tokens in all say little of what matters, and less of what the file "
-                  "has lost: use "
-                  "some {} or more",
-                  text.scored_tokens(), kFewTokens));
-}
 
 /// What depends on the numbers of the experts is left out when some of them are.
 Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool all_experts,
