@@ -16,21 +16,6 @@ namespace {
 
 constexpr Bytes kMaxFile{std::uint64_t{4} << 30};
 
-/// Refuses what is no text in UTF-8. A stray byte in a hundred is let through: the tokenizer has
-/// tokens for it, and other programs read such files too.
-void require_text(const std::string& where, std::string_view content) {
-  constexpr std::size_t kMostStray = 100;  // one in so many
-  const std::size_t zero = content.find('\0');
-  if (zero != std::string_view::npos) {
-    fail_data("{}: has a zero byte at offset {}; it is no text", where, zero);
-  }
-  const std::size_t stray = text::stray_bytes(content);
-  if (stray * kMostStray > content.size()) {
-    fail_data("{}: {} of its {} bytes are no UTF-8; is it text? Convert it to UTF-8", where, stray,
-              content.size());
-  }
-}
-
 void read_jsonl(const std::filesystem::path& path, std::string_view text,
                 std::vector<Document>& documents) {
   std::size_t line_number = 0;
@@ -52,7 +37,6 @@ void read_jsonl(const std::filesystem::path& path, std::string_view text,
       fail_data("{}: expected an object with a string 'text'", where);
     }
     documents.push_back({path.stem().string(), where, value["text"].get<std::string>()});
-    require_text(where, documents.back().text);
   }
 }
 
@@ -61,7 +45,6 @@ void read_file(const std::filesystem::path& path, std::vector<Document>& documen
   if (path.extension() == ".jsonl") {
     read_jsonl(path, text, documents);
   } else {
-    require_text(path.string(), text);
     documents.push_back({path.stem().string(), path.string(), std::move(text)});
   }
 }
@@ -170,6 +153,24 @@ std::uint64_t WindowSet::scored_tokens() const {
   std::uint64_t total = 0;
   for (const Window& window : windows) total += window.scored();
   return total;
+}
+
+std::vector<Document> read_calibration(std::span<const std::string> paths) {
+  constexpr std::size_t kMostStray = 100;  // one in so many
+  std::vector<Document> documents = read_documents(paths);
+  for (const Document& document : documents) {
+    const std::string& content = document.text;
+    const std::size_t zero = content.find('\0');
+    if (zero != std::string::npos) {
+      fail_data("{}: has a zero byte at offset {}; it is no text", document.source, zero);
+    }
+    const std::size_t stray = text::stray_bytes(content);
+    if (stray * kMostStray > content.size()) {
+      fail_data("{}: {} of its {} bytes are no UTF-8; is it text? Convert it to UTF-8",
+                document.source, stray, content.size());
+    }
+  }
+  return documents;
 }
 
 WindowSet make_windows(const text::Tokenizer& tokenizer, std::span<const Document> documents,

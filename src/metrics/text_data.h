@@ -24,10 +24,13 @@ struct Document {
 
 /// Reads `paths`: text files, JSONL files (one object with a string `text` per line), or folders of
 /// them (not recursive, in order of file names, hidden files left out).
-/// Throws Error{kBadData} that names file and line or offset, also when the files hold no text at
-/// all, or what is no UTF-8 (a zero byte, or more than a stray byte in a hundred);
+/// Throws Error{kBadData} that names file and line, also when the files hold no text at all;
 /// Error{kUsage} when `paths` is empty.
 std::vector<Document> read_documents(std::span<const std::string> paths);
+
+/// The same for text that a model is calibrated on: Error{kBadData} also for a zero byte, and for
+/// what is no UTF-8. A stray byte in a hundred is let through: the tokenizer has tokens for it.
+std::vector<Document> read_calibration(std::span<const std::string> paths);
 
 /// A stretch of tokens that is run from an empty cache.
 struct Window {

@@ -248,7 +248,7 @@ Text read_text(const Options& options, const model::Checkpoint& checkpoint, bool
   if (!options.data.empty()) {
     const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
     text.windows =
-        metrics::make_windows(tokenizer, metrics::read_documents(options.data),
+        metrics::make_windows(tokenizer, metrics::read_calibration(options.data),
                               {.context = std::min<std::size_t>(
                                    options.context, checkpoint.spec().max_position_embeddings),
                                .max_tokens = options.tokens,

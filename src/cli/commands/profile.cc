@@ -48,7 +48,7 @@ metrics::WindowSet read_text(const Options& options, const model::Checkpoint& ch
     fail(ErrorCode::kUsage, "--context: {} is beyond the {} positions of {}", options.context,
          checkpoint.spec().max_position_embeddings, checkpoint.file().name());
   }
-  const auto documents = metrics::read_documents(options.data);
+  const auto documents = metrics::read_calibration(options.data);
   const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
   return metrics::make_windows(tokenizer, documents,
                                {.context = options.context, .max_tokens = options.tokens});
