@@ -36,10 +36,10 @@ TEST(CompressChecks, MatricesThatNeedOtherVectorsAreNotRunWithTheOriginalOnes) {
         std::pair("attention-bias", "value-scales"), std::pair("attention-bias", "value-rotation"),
         std::pair("attention-bias", "inner-order,value-scales")}) {
     const auto source = testing::open_tiny(WINNOW_SOURCE_DIR, model);
-    for (const auto& [flag, options] : runners(transforms)) {
-      const std::string message =
-          error_of([&] { check_compress_options(source, options, true, true); }, ErrorCode::kUsage);
-      EXPECT_THAT(message, HasSubstr(flag)) << model << ", " << transforms;
+    for (const auto& runner : runners(transforms)) {
+      const std::string message = error_of(
+          [&] { check_compress_options(source, runner.second, true, true); }, ErrorCode::kUsage);
+      EXPECT_THAT(message, HasSubstr(runner.first)) << model << ", " << transforms;
       EXPECT_THAT(message, HasSubstr("norms and biases"));
     }
     CompressOptions written;
