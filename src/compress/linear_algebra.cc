@@ -106,6 +106,7 @@ std::optional<tensor::Matrix<double>> solve_symmetric(tensor::MatrixView<const d
   const Eigen::LLT<RowMajor<double>> factor(map(g));
   if (factor.info() != Eigen::Success) return std::nullopt;
   tensor::Matrix<double> x(b.rows, b.cols);
+  if (b.cols == 0) return x;
   map(x.view()) = factor.solve(map(b));
   if (!map(x.view()).allFinite()) return std::nullopt;
   return x;
@@ -129,6 +130,8 @@ tensor::Matrix<double> solve_transposed(tensor::MatrixView<const double> lower,
 tensor::Matrix<double> wide_product(tensor::MatrixView<const double> a,
                                     tensor::MatrixView<const double> b) {
   tensor::Matrix<double> out(a.rows, b.cols);
+  // Eigen refers to elements that an empty matrix has not.
+  if (a.rows == 0 || a.cols == 0 || b.cols == 0) return out;
   map(out.view()).noalias() = map(a) * map(b);
   return out;
 }

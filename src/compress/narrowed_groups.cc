@@ -18,6 +18,7 @@ bool is_down(const TensorGroup& group) { return group.role == Role::kExpertDownP
 
 /// `columns` zeros in this codec; nothing where its blocks do not give zeros back, or do not fit.
 std::optional<std::vector<std::byte>> zeros(const quant::Codec& codec, std::size_t columns) {
+  if (columns == 0) return std::vector<std::byte>();
   if (columns % codec.block_size != 0) return std::nullopt;
   const std::size_t blocks = columns / codec.block_size;
   std::vector<float> values(columns);
