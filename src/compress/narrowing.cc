@@ -156,6 +156,7 @@ tensor::Matrix<float> compensated(ConstMatrix weights, std::span<const std::uint
   pool.run(weights.rows, [&](std::size_t r, unsigned) {
     const auto from = weights.row(r);
     std::vector<double> lost;
+    lost.reserve(removed.size());
     for (const std::uint32_t channel : removed) lost.push_back(double{from[channel]});
     for (std::size_t j = 0; j < kept.size(); ++j) {
       const auto share = shares.row(j);
