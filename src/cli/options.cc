@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 #include "kernels/kernels.h"
+#include "os/memory.h"
 
 namespace winnow::cli {
 namespace {
@@ -80,6 +81,15 @@ CLI::Option* add_choice(CLI::App& app, OptionText text, const std::vector<std::s
 CLI::Option* add_bytes(CLI::App& app, const OptionText& text, std::optional<Bytes>& target) {
   return add_value(app, text, [&target, name = long_name(text.names)](const std::string& value) {
     target = parse_bytes(value, name);
+  });
+}
+
+CLI::Option* add_max_memory(CLI::App& app, std::optional<Bytes>& target, std::string_view note) {
+  const OptionText text{"--max-memory", "BYTES",
+                        fmt::format("memory of the whole process: 4GiB, 500MB{}", note)};
+  return add_value(app, text, [&target](const std::string& value) {
+    target = parse_bytes(value, "--max-memory");
+    os::return_freed_memory();
   });
 }
 

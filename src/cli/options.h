@@ -55,6 +55,10 @@ CLI::Option* add_choice(CLI::App& app, OptionText text, const std::vector<std::s
                         std::string& target);
 /// A size such as 8GiB, 500MB or 4096 (see parse_bytes).
 CLI::Option* add_bytes(CLI::App& app, const OptionText& text, std::optional<Bytes>& target);
+/// --max-memory: when it is given, the process keeps no freed memory from then on. note: appended
+/// to the help.
+CLI::Option* add_max_memory(CLI::App& app, std::optional<Bytes>& target,
+                            std::string_view note = "");
 /// A finite number in [least, most].
 CLI::Option* add_real(CLI::App& app, const OptionText& text, double& target, double least,
                       double most);

@@ -155,10 +155,10 @@ std::vector<TensorGroup> divide_experts(const std::vector<TensorGroup>& groups) 
 
 void apply_mix(const ExpertMix& mix, std::span<const ExpertItem> items,
                std::vector<TensorGroup>& groups) {
-  for (std::size_t g = 0; g < groups.size(); ++g) groups[g].chosen = mix.mix[g];
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    items[i].for_each_group([&](std::size_t g) { groups[g].left_out = true; });
-    for (const std::size_t g : items[i].groups_of(mix.replaced[i])) groups[g].left_out = false;
+  const std::vector<bool> is_there = groups_there(groups.size(), items, mix);
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    groups[g].chosen = mix.mix[g];
+    groups[g].left_out = !is_there[g];
   }
 }
 

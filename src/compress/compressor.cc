@@ -138,8 +138,8 @@ model::ExportOptions Compressor::export_options() const {
   model::ExportOptions result = compress::export_options(
       {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
   result.metadata = options_.metadata;
-  if (skip_)
-    for (auto& entry : skip_ratio_metadata(*skip_)) result.metadata.push_back(entry);
+  if (!skip_) return result;
+  for (auto& entry : skip_ratio_metadata(*skip_)) result.metadata.push_back(entry);
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "compress/descent.h"
 #include "compress/low_rank.h"
+#include "formats/gguf.h"
 
 namespace winnow::compress {
 namespace {
@@ -72,14 +73,13 @@ void require_plain_source(const model::Checkpoint& source) {
 }
 
 void count_bytes(const TensorGroup& group, GroupOption& option) {
-  constexpr std::uint64_t kAlignment = 32;
   option.payload = packed_bytes(group, *option.codec);
-  option.bytes = {checked_align_up(option.payload.value, kAlignment).value()};
+  option.bytes = {checked_align_up(option.payload.value, formats::kGgufDefaultAlignment).value()};
   if (option.rank == 0) return;
   for (const LowRankSide side : {LowRankSide::kLeft, LowRankSide::kRight}) {
     const std::uint64_t payload = group.parts * factor_bytes(group, side, option.rank).value;
     option.payload += {payload};
-    option.bytes += {checked_align_up(payload, kAlignment).value()};
+    option.bytes += {checked_align_up(payload, formats::kGgufDefaultAlignment).value()};
   }
 }
 

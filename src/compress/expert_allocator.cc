@@ -12,6 +12,7 @@
 #include "compress/expert_likeness.h"
 #include "compress/expert_selection.h"
 #include "compress/narrowed_groups.h"
+#include "formats/gguf.h"
 
 namespace winnow::compress {
 namespace {
@@ -19,7 +20,6 @@ namespace {
 using engine::ExpertSubstitute;
 using model::Role;
 
-constexpr std::uint64_t kAlignment = 32;
 // The groups of an expert, in the order of groups.
 constexpr std::array kMatrixRoles = {Role::kExpertGateProj, Role::kExpertUpProj,
                                      Role::kExpertDownProj};
@@ -70,11 +70,11 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
   fill_slopes();
   protect_super_experts();
   // Pairs of one layer do not bear on those of another.
-  add_shared(likenesses_);
+  add_shared();
   predict();
 }
 
-/// Where rounding was no measure, as the median layer.
+/// Of layers of experts where rounding was no measure: as the median layer.
 void ExpertAllocator::fill_slopes() {
   std::vector<double> known;
   for (const double slope : slopes_) {
@@ -83,7 +83,8 @@ void ExpertAllocator::fill_slopes() {
   if (known.empty()) return;
   const auto middle = known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2);
   std::nth_element(known.begin(), middle, known.end());
-  for (double& slope : slopes_) {
+  for (const ExpertItem& item : items_) {
+    double& slope = slopes_[index(item.layer)];
     if (!(slope > 0)) slope = *middle;
   }
 }
@@ -114,7 +115,7 @@ void ExpertAllocator::add_items(LayerId layer, const LayerSums& sums, bool pads)
       const double change = change_per_token(*how, sums, item.expert);
       if (!std::isfinite(change)) continue;
       const bool has_values = how->substitute == ExpertSubstitute::Kind::kConstant;
-      const std::uint64_t padded = checked_align_up(vector_bytes, kAlignment).value();
+      const std::uint64_t padded = checked_align_up(vector_bytes, formats::kGgufDefaultAlignment).value();
       const std::uint64_t bytes = pads ? padded : vector_bytes;
       item.replacements.push_back({how, has_values ? bytes : 0, change, 0, {}, 0, {}});
     }
@@ -178,10 +179,10 @@ void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
 /// An expert whose matrices another one uses has to keep them, so it is to be worth it: pairs are
 /// taken by rising change, while it is at most half of what the least of the expert's other
 /// replacements changes. Super experts lend and do not borrow.
-void ExpertAllocator::add_shared(std::span<const Likeness> pairs) {
+void ExpertAllocator::add_shared() {
   constexpr double kWorth = 0.5;
   std::vector<Likeness> worthy;
-  for (const Likeness& pair : pairs) {
+  for (const Likeness& pair : likenesses_) {
     const ExpertItem& item = items_[pair.item];
     if (is_super(item)) continue;
     double other = pair.alone;
@@ -412,11 +413,7 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
 
 /// Of the types of all matrices that are there.
 double ExpertAllocator::damage_of_types(const DamageTable& damages, const ExpertMix& mix) const {
-  std::vector<bool> is_there(damages.size(), true);
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    items_[i].for_each_group([&](std::size_t g) { is_there[g] = false; });
-    for (const std::size_t g : items_[i].groups_of(mix.replaced[i])) is_there[g] = true;
-  }
+  const std::vector<bool> is_there = groups_there(damages.size(), items_, mix);
   double total = 0;
   for (std::size_t g = 0; g < damages.size(); ++g) {
     if (is_there[g]) total += damages[g][mix.mix[g]];

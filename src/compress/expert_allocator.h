@@ -81,7 +81,7 @@ class ExpertAllocator {
     double change;
     double alone;  ///< of nothing in its place
   };
-  void add_shared(std::span<const Likeness> pairs);
+  void add_shared();
   bool is_super(const ExpertItem& item) const;
   void predict();
   double damage_of_types(const DamageTable& damages, const ExpertMix& mix) const;

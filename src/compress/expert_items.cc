@@ -178,6 +178,16 @@ std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> ite
   return total;
 }
 
+std::vector<bool> groups_there(std::size_t groups, std::span<const ExpertItem> items,
+                               const ExpertMix& mix) {
+  std::vector<bool> is_there(groups, true);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    items[i].for_each_group([&](std::size_t g) { is_there[g] = false; });
+    for (const std::size_t g : items[i].groups_of(mix.replaced[i])) is_there[g] = true;
+  }
+  return is_there;
+}
+
 std::optional<ExpertMix> solve_experts(const MixProblem& problem, const DamageTable& damages,
                                        std::span<const ExpertItem> items) {
   auto replaced = choose_replacements(problem, damages, items);

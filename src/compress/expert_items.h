@@ -70,6 +70,11 @@ struct ExpertMix {
   bool operator==(const ExpertMix&) const = default;
 };
 
+/// [groups]: whether anything of the model has these matrices: none has those of an expert that
+/// something else stands for.
+std::vector<bool> groups_there(std::size_t groups, std::span<const ExpertItem> items,
+                               const ExpertMix& mix);
+
 /// The least predicted damage within the room, which has the rows of the router in it (those of
 /// `problem.bytes` are not). First the experts as wholes, each with the best combinations of its
 /// matrices' types beside its replacements, then the types of all matrices that stay, one by one.

@@ -7,13 +7,12 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "compress/narrowed_groups.h"
+#include "formats/gguf.h"
 
 namespace winnow::compress {
 namespace {
 
 using engine::ExpertSubstitute;
-
-constexpr std::uint64_t kAlignment = 32;
 
 bool offers(const ExpertOptions& options, ExpertSubstitute::Kind kind) {
   return std::any_of(options.replacements.begin(), options.replacements.end(),
@@ -67,7 +66,7 @@ std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model:
   const std::uint64_t bytes = std::uint64_t{spec.hidden_size} * sizeof(float);
   std::uint64_t total = 0;
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    total += spec.num_experts(LayerId{layer}) * checked_align_up(bytes, kAlignment).value();
+    total += spec.num_experts(LayerId{layer}) * checked_align_up(bytes, formats::kGgufDefaultAlignment).value();
   }
   return total;
 }

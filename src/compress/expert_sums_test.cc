@@ -31,23 +31,8 @@ class Sums : public ::testing::TestWithParam<std::string> {
     std::vector<engine::ExpertSubstitute> experts(source_.spec().moe.num_experts);
     const std::vector<float> constant = best_constant(sums_.experts[index(expert)]);
     experts[index(expert)] = {kind, constant};
-    double total = 0;
-    for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
-      const auto& batch = batches_.batches[b];
-      tensor::Matrix<float> before(batch.tokens, source_.spec().hidden_size);
-      tensor::Matrix<float> after(batch.tokens, source_.spec().hidden_size);
-      stream_->read_rows(b, 0, before.view());
-      stream_->read_rows(b, 0, after.view());
-      runner_.run(batch.lengths, before.view());
-      runner_.override_experts(experts);
-      runner_.run(batch.lengths, after.view());
-      runner_.restore_weights();
-      for (std::size_t i = 0; i < before.flat().size(); ++i) {
-        const double change = double{after.flat()[i]} - double{before.flat()[i]};
-        total += change * change;
-      }
-    }
-    return total;
+    return testing::squared_change(runner_, *stream_, batches_,
+                                   [&] { runner_.override_experts(experts); });
   }
 
   model::Checkpoint source_ = testing::open_tiny(WINNOW_SOURCE_DIR, GetParam());

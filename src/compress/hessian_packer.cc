@@ -316,9 +316,7 @@ void HessianPacker::add_errors_of(TensorGroup& group, ExpertId expert, ConstMatr
 }
 
 std::filesystem::path HessianPacker::costs_path(const TensorGroup& group) const {
-  return context_.folder / fmt::format("costs-{}-{:05}{}.json", model::traits(group.role).name,
-                                       index(group.layer),
-                                       group.width == 0 ? "" : fmt::format("-w{:05}", group.width));
+  return context_.folder / fmt::format("costs-{}.json", group.file_stem());
 }
 
 void HessianPacker::measure(std::vector<TensorGroup>& groups) {
@@ -350,6 +348,7 @@ void HessianPacker::measure(std::vector<TensorGroup>& groups) {
           context_.saved();
         }
       });
+  chooser_.reset();
 }
 
 void HessianPacker::quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,

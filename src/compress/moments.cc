@@ -112,7 +112,7 @@ std::vector<double> InputMoments::sums(Role role, LayerId layer, ExpertId expert
   if (sum != nullptr) return sum->squares;
   const auto shape = model::expected_shape(spec_, role, layer);
   WINNOW_CHECK(shape.has_value());
-  return std::vector<double>(shape->row_length());
+  return std::vector<double>(shape->row_length(), knows(role, layer) ? 0.0 : 1.0);
 }
 
 std::vector<float> InputMoments::importance(Role role, LayerId layer, ExpertId expert) const {
@@ -157,7 +157,8 @@ std::vector<float> InputMoments::mean_squares(Role role, LayerId layer, ExpertId
 std::uint64_t InputMoments::tokens(Role role, LayerId layer, ExpertId expert) const {
   if (is_lookup(role)) return 1;
   const Sum* sum = find(role, layer, expert);
-  return sum == nullptr ? 0 : sum->tokens;
+  if (sum != nullptr) return sum->tokens;
+  return knows(role, layer) ? 0 : 1;
 }
 
 }  // namespace winnow::compress

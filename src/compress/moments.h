@@ -43,8 +43,10 @@ class InputMoments final : public engine::Observer {
   void add(engine::Site site, LayerId layer, ExpertId expert, std::span<const double> squares,
            double weight, std::uint64_t tokens);
 
-  /// Sums of squares of the inputs of a matrix, [in_features]; zeros when it saw no token. They add
-  /// up over tokens, so that a squared weight error times them is a squared output error in all.
+  /// Sums of squares of the inputs of a matrix, [in_features]. They add up over tokens, so that a
+  /// squared weight error times them is a squared output error in all. Zeros for an expert without
+  /// tokens beside others that have some; where nothing is known, ones as of one token with inputs
+  /// of the size of a norm's output: what nobody measured is not free.
   std::vector<double> sums(model::Role role, LayerId layer, ExpertId expert) const;
 
   /// Importance per column for the encoder: as `sums`, but the sums of an expert that saw few

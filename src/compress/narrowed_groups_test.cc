@@ -96,15 +96,7 @@ class NarrowedGroups : public ::testing::Test {
   /// Squared change of the layer's output over the text with the packer's matrices.
   double measured(ExpertId expert, std::uint32_t width, const quant::Codec& codec) {
     std::vector<PackedGroup> packed;
-    double total = 0;
-    const std::size_t hidden = source_.spec().hidden_size;
-    for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
-      const auto& batch = batches_.batches[b];
-      tensor::Matrix<float> before(batch.tokens, hidden);
-      tensor::Matrix<float> after(batch.tokens, hidden);
-      stream_.read_rows(b, 0, before.view());
-      stream_.read_rows(b, 0, after.view());
-      runner_.run(batch.lengths, before.view());
+    return testing::squared_change(runner_, stream_, batches_, [&] {
       for (const Role role : {Role::kExpertGateProj, Role::kExpertUpProj, Role::kExpertDownProj}) {
         const TensorGroup group = group_of(role, expert, width);
         packed.push_back(pack_at_full_width(packer_, {&group, &codec}, source_));
@@ -112,14 +104,7 @@ class NarrowedGroups : public ::testing::Test {
         EXPECT_EQ(packed.back().parts.front().cols, source_.at(role, kLayer).cols);
         runner_.override_weights(role, packed.back().in_layer(source_.spec()));
       }
-      runner_.run(batch.lengths, after.view());
-      runner_.restore_weights();
-      for (std::size_t i = 0; i < before.flat().size(); ++i) {
-        const double change = double{after.flat()[i]} - double{before.flat()[i]};
-        total += change * change;
-      }
-    }
-    return total;
+    });
   }
 
   void each_inner(const std::function<void(ExpertId, PreparedHessian&)>& visit) {

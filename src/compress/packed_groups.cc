@@ -11,10 +11,7 @@ namespace winnow::compress {
 
 std::filesystem::path PackedGroups::path_of(const TensorGroup& group,
                                             const quant::Codec& codec) const {
-  const std::string expert = group.only ? fmt::format("-{:05}", index(*group.only)) : "";
-  const std::string width = group.width == 0 ? "" : fmt::format("-w{:05}", group.width);
-  return folder_ / fmt::format("{}-{:05}{}{}.{}", model::traits(group.role).name,
-                               index(group.layer), expert, width, codec.name);
+  return folder_ / fmt::format("{}.{}", group.file_stem(), codec.name);
 }
 
 std::filesystem::path PackedGroups::factors_path(const TensorGroup& group,

@@ -28,10 +28,11 @@ std::uint64_t hash_of(const metrics::Window& window) {
 /// Adds batches of one unit and kind.
 void add_batches(ProfilePlan& plan, const metrics::WindowSet& text, std::size_t domain,
                  std::span<const std::size_t> windows, std::size_t first_number, bool held_out,
-                 std::size_t batch_tokens) {
+                 const SequenceRange& sequences, std::size_t batch_tokens) {
   bool is_open = false;
   for (std::size_t i = 0; i < windows.size(); ++i) {
     const std::size_t number = first_number + i;
+    if (!sequences.contains(number)) continue;
     if ((number % kHeldOutEvery == kHeldOutEvery - 1) != held_out) continue;
     const std::size_t length = text.windows[windows[i]].tokens.size();
     if (is_open && plan.batches.back().tokens() + length > batch_tokens) is_open = false;
@@ -60,22 +61,25 @@ void add_batches(ProfilePlan& plan, const metrics::WindowSet& text, std::size_t 
 
 }  // namespace
 
-ProfilePlan plan_profile(const metrics::WindowSet& text, std::size_t batch_tokens) {
+ProfilePlan plan_profile(const metrics::WindowSet& text, std::size_t batch_tokens,
+                         const SequenceRange& sequences) {
   ProfilePlan plan;
   std::vector<std::vector<std::size_t>> of_domain(text.domains.size());
   for (std::size_t w = 0; w < text.windows.size(); ++w) {
     of_domain[text.windows[w].domain].push_back(w);
   }
   for (std::size_t d = 0; d < text.domains.size(); ++d) {
-    if (of_domain[d].empty()) continue;  // beyond --tokens
+    // None beyond --tokens, and none of a domain that ends before the range.
+    if (of_domain[d].size() <= sequences.first) continue;
     const std::size_t domain = plan.domains.size();
     plan.domains.push_back({.name = text.domains[d]});
     for (std::size_t first = 0; first < of_domain[d].size(); first += kUnitSequences) {
       const auto unit = std::span<const std::size_t>(of_domain[d])
                             .subspan(first, std::min(kUnitSequences, of_domain[d].size() - first));
-      add_batches(plan, text, domain, unit, first, false, batch_tokens);
-      add_batches(plan, text, domain, unit, first, true, batch_tokens);
-      plan.batches.back().ends_unit = true;
+      const std::size_t before = plan.batches.size();
+      add_batches(plan, text, domain, unit, first, false, sequences, batch_tokens);
+      add_batches(plan, text, domain, unit, first, true, sequences, batch_tokens);
+      if (plan.batches.size() > before) plan.batches.back().ends_unit = true;
     }
   }
   return plan;

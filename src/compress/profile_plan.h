@@ -33,8 +33,21 @@ struct ProfilePlan {
   std::uint64_t held_out_tokens = 0;  ///< those that are predicted
 };
 
+/// Some sequences of each domain, from `first` to before `end`. They keep their numbers, which say
+/// what is held out, what a unit is and which half of the text a sequence belongs to: ranges that
+/// together are the whole text give statistics that together are those of the whole text.
+struct SequenceRange {
+  std::size_t first = 0;
+  std::size_t end = SIZE_MAX;
+
+  bool is_all() const { return first == 0 && end == SIZE_MAX; }
+  bool contains(std::size_t number) const { return number >= first && number < end; }
+};
+
 /// Batches hold at most `batch_tokens`, or one window. Nothing but the speed depends on that.
-ProfilePlan plan_profile(const metrics::WindowSet& text, std::size_t batch_tokens);
+/// Domains without a sequence in the range are left out.
+ProfilePlan plan_profile(const metrics::WindowSet& text, std::size_t batch_tokens,
+                         const SequenceRange& sequences = {});
 
 /// Of the tokens and domains in their order; depends on nothing else.
 std::uint64_t text_fingerprint(const metrics::WindowSet& text);

@@ -125,7 +125,7 @@ Profiler::Needs Profiler::needs_of(const ProfilePlan& plan, std::uint64_t fixed)
 
 /// Smaller batches where memory is short; states on the disk where they do not fit.
 void Profiler::plan_memory() {
-  plan_ = plan_profile(text_, kBatchTokens);
+  plan_ = plan_profile(text_, kBatchTokens, options_.sequences);
   states_on_disk_ = options_.keep_states;
   if (!options_.max_memory) return;
   const std::uint64_t before = os::peak_resident_bytes();
@@ -140,7 +140,7 @@ void Profiler::plan_memory() {
   Needs needs = needs_of(plan_, fixed);
   for (std::size_t tokens = kBatchTokens / 2;
        needs.fixed + needs.batch > limit && plan_.largest > plan_.longest; tokens /= 2) {
-    plan_ = plan_profile(text_, tokens);
+    plan_ = plan_profile(text_, tokens, options_.sequences);
     needs = needs_of(plan_, fixed);
   }
   if (needs.fixed + needs.batch > limit) {
@@ -157,6 +157,9 @@ Json Profiler::run_record() const {
   Json run = to_json(header_);
   run.erase("domains");
   run["text_fingerprint"] = fmt::format("{:016x}", text_fingerprint(text_));
+  if (!options_.sequences.is_all()) {
+    run["sequences"] = {options_.sequences.first, options_.sequences.end};
+  }
   run["kv_type"] = std::string(kernels::to_string(options_.engine.kv_type));
   return run;
 }

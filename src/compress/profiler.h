@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "compress/profile_plan.h"
 #include "compress/statistics_file.h"
 #include "engine/engine.h"
 #include "metrics/text_data.h"
@@ -23,6 +24,7 @@ struct ProfileOptions {
   /// Of the whole process: one layer's weights, its sums, a batch, and the hidden states of all
   /// tokens where they fit; otherwise those are files beside the output. Nothing: no limit.
   std::optional<Bytes> max_memory;
+  SequenceRange sequences;   ///< of each domain; not empty in all of them
   bool keep_states = false;  ///< the hidden states of all layers stay in <OUT>.states/
   bool restart = false;      ///< forget an unfinished run
   std::string version;       ///< of the program

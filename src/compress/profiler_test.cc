@@ -25,6 +25,7 @@ using model::testing::EditableModel;
 using model::testing::error_of;
 using testing::file_bytes;
 using testing::names_in;
+using testing::TestLog;
 
 /// Windows of two domains, mixed: 3/4 of them of the first.
 metrics::WindowSet two_domains(std::size_t count, std::size_t length) {
@@ -136,24 +137,18 @@ TEST_F(Profiling, AddsFilesOfDifferentDomainsUpToTheBytesOfOneRun) {
   EXPECT_EQ(merge({path("prose"), path("code")}, "both"), expected);
 }
 
-TEST_F(Profiling, AddsFilesOfAnyOtherCutUpToTheRoundingOfTheirSums) {
-  const auto text = testing::random_windows(96, 9);
-  profile(text, "all");
-  profile(part_of(text, 0, 40), "a");  // whole groups of eight: the same are held out
-  profile(part_of(text, 40, 96), "b");
-  merge({path("a"), path("b")}, "ab");
-  const auto all = StatisticsFile::open(path("all"));
-  const auto sum = StatisticsFile::open(path("ab"));
+/// All arrays of b are those of a, sums to 1e-12 of their terms' magnitudes.
+void expect_same_but_for_rounding(const StatisticsFile& a, const StatisticsFile& b) {
   std::size_t compared = 0;
-  for (const formats::TensorInfo& info : all.arrays()) {
+  for (const formats::TensorInfo& info : a.arrays()) {
     if (info.name.find(".residual") != std::string::npos) continue;
     if (info.type_name == "U64") {
-      EXPECT_EQ(all.counts(info.name), sum.counts(info.name)) << info.name;
+      EXPECT_EQ(a.counts(info.name), b.counts(info.name)) << info.name;
     } else if (info.type_name == "F32") {
-      EXPECT_EQ(all.floats(info.name), sum.floats(info.name)) << info.name;
+      EXPECT_EQ(a.floats(info.name), b.floats(info.name)) << info.name;
     } else if (info.type_name == "F64") {
-      const auto expected = all.doubles(info.name);
-      const auto got = sum.doubles(info.name);
+      const auto expected = a.doubles(info.name);
+      const auto got = b.doubles(info.name);
       double scale = 0;  // sums of mixed signs: to the largest of the array
       for (const double value : expected) scale = std::max(scale, std::fabs(value));
       const bool mixed = info.name.find("logit") != std::string::npos ||
@@ -167,6 +162,93 @@ TEST_F(Profiling, AddsFilesOfAnyOtherCutUpToTheRoundingOfTheirSums) {
     }
   }
   EXPECT_GT(compared, 1000U);
+}
+
+TEST_F(Profiling, AddsFilesOfAnyOtherCutUpToTheRoundingOfTheirSums) {
+  const auto text = testing::random_windows(96, 9);
+  profile(text, "all");
+  profile(part_of(text, 0, 40), "a");  // whole groups of eight: the same are held out
+  profile(part_of(text, 40, 96), "b");
+  merge({path("a"), path("b")}, "ab");
+  expect_same_but_for_rounding(StatisticsFile::open(path("all")),
+                               StatisticsFile::open(path("ab")));
+}
+
+TEST_F(Profiling, AddsAnyRangesOfSequencesUpToOneRun) {
+  auto text = testing::random_windows(120, 9);
+  text.domains = {"prose", "code"};
+  for (std::size_t w = 20; w < 120; ++w) text.windows[w].domain = 1;
+  const std::string bytes = profile(text, "all");
+  const auto all = StatisticsFile::open(path("all"));
+  for (const std::vector<std::size_t>& cuts : {std::vector<std::size_t>{1},
+                                               {7, 8},
+                                               {19, 21, 37},
+                                               {63, 65, 99},
+                                               {64}}) {
+    std::vector<std::filesystem::path> parts;
+    std::size_t first = 0;
+    for (std::size_t c = 0; c <= cuts.size(); ++c) {
+      ProfileOptions options = testing::profile_options();
+      options.sequences = {first, c < cuts.size() ? cuts[c] : SIZE_MAX};
+      parts.push_back(path(fmt::format("part-{}", c)));
+      profile(text, parts.back().filename(), options);
+      first = options.sequences.end;
+    }
+    const std::string merged = merge(parts, "merged");
+    SCOPED_TRACE(cuts.front());
+    expect_same_but_for_rounding(all, StatisticsFile::open(path("merged")));
+    if (cuts == std::vector<std::size_t>{64}) {
+      EXPECT_EQ(merged, bytes);
+    }
+    for (const auto& part : parts) std::filesystem::remove(part);
+    std::filesystem::remove(path("merged"));
+  }
+}
+
+TEST_F(Profiling, GoesOnWithTheSameRangeOnly) {
+  const auto text = two_domains(90, 17);
+  ProfileOptions options = testing::profile_options();
+  options.sequences = {3, 41};
+  const std::string expected = profile(text, "whole", options);
+  TestLog stopping(8);
+  EXPECT_EQ(error_of([&] { profile_model(model_, text, path("s"), options, stopping); }).code(),
+            ErrorCode::kInterrupted);
+  ASSERT_TRUE(std::filesystem::exists(path("s.partial")));
+  options.sequences = {3, 42};
+  const Error error = error_of([&] { profile(text, "s", options); });
+  EXPECT_EQ(error.code(), ErrorCode::kUsage);
+  EXPECT_NE(error.message().find("sequences"), std::string::npos) << error.message();
+  options.sequences = {3, 41};
+  EXPECT_EQ(profile(text, "s", options), expected);
+}
+
+TEST_F(Profiling, EvaluatesOnlyTheExpertsThatTheRouterChose) {
+  const auto text = testing::random_windows(1, 2);
+  profile(text, "plain");
+  const auto plain = StatisticsFile::open(path("plain"));
+  EditableModel poisoned("plain");
+  std::size_t unused = 0;
+  for (std::uint32_t l = 0; l < model_.spec().num_hidden_layers; ++l) {
+    const auto hits = plain.counts(fmt::format("domains.0.layers.{}.hits", l));
+    for (std::size_t e = 0; e < hits.size(); ++e) {
+      if (hits[e] != 0) continue;
+      ++unused;
+      for (const char* matrix : {"gate_proj", "up_proj", "down_proj"}) {
+        std::string& bytes =
+            poisoned.tensor(fmt::format("model.layers.{}.mlp.experts.{}.{}.weight", l, e, matrix))
+                .bytes;
+        for (std::size_t at = 0; at < bytes.size(); at += 2) {
+          bytes[at] = '\xc0';  // a NaN of BF16
+          bytes[at + 1] = '\x7f';
+        }
+      }
+    }
+  }
+  ASSERT_GT(unused, 0U);
+  poisoned.write(path("poisoned"));
+  profile_model(model::Checkpoint::open(path("poisoned")), text, path("s"),
+                testing::profile_options(), log_);
+  expect_same_but_for_rounding(plain, StatisticsFile::open(path("s")));
 }
 
 TEST_F(Profiling, GoesOnWhereItWasStoppedAndGivesTheSameBytes) {

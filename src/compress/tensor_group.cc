@@ -55,6 +55,12 @@ std::string TensorGroup::name() const {
   return only ? fmt::format("{}, expert {}", all, index(*only)) : all;
 }
 
+std::string TensorGroup::file_stem() const {
+  const std::string expert = only ? fmt::format("-{:05}", index(*only)) : "";
+  const std::string left = width == 0 ? "" : fmt::format("-w{:05}", width);
+  return fmt::format("{}-{:05}{}{}", model::traits(role).name, index(layer), expert, left);
+}
+
 std::vector<quant::CorrectedMatrix> PackedGroup::in_layer(const model::ModelSpec& spec) const {
   if (!only) return parts;
   std::vector<quant::CorrectedMatrix> all(spec.moe.num_experts);
@@ -114,7 +120,6 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
   double tokens = 0;
   double norm = 0;
   std::vector<float> weights;
-  const bool is_known = moments == nullptr || moments->knows(group.role, group.layer);
   for (std::size_t part = 0; part < group.parts; ++part) {
     const ExpertId expert = group.expert(part);
     const model::TensorRef ref = checkpoint.at(group.role, group.layer, expert);
@@ -123,12 +128,9 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
     std::vector<double> sums;
     const std::vector<float> importance =
         importance_for(kind, moments, group.role, group.layer, expert);
-    if (moments != nullptr && is_known) {
+    if (moments != nullptr) {
       sums = moments->sums(group.role, group.layer, expert);
       tokens += static_cast<double>(moments->tokens(group.role, group.layer, expert));
-    } else if (moments != nullptr) {  // as if of one token, with inputs of the size of a norm's
-      sums.assign(ref.cols, 1.0);
-      tokens += 1;
     }
     for (std::size_t row = 0; row < ref.rows; row += chunk) {
       log.check_interrupt();

@@ -75,6 +75,8 @@ struct TensorGroup {
   /// "expert_down_proj of layer 3", "expert_down_proj of layer 3, expert 5",
   /// "expert_down_proj of layer 3, 96 channels, expert 5"
   std::string name() const;
+  /// Name of its work files, without an ending: "expert_down_proj-00003-00005-w00096".
+  std::string file_stem() const;
   /// The expert that a matrix of the group is of; 0 for roles without experts.
   ExpertId expert(std::size_t part) const {
     return only ? *only : ExpertId{static_cast<std::uint32_t>(part)};

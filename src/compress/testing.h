@@ -13,7 +13,9 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "compress/profiler.h"
+#include "compress/window_stream.h"
 #include "engine/engine.h"
+#include "engine/layer_runner.h"
 #include "metrics/text_data.h"
 #include "model/checkpoint.h"
 
@@ -46,6 +48,30 @@ inline ProfileOptions profile_options() {
   ProfileOptions options;
   options.version = "test";
   return options;
+}
+
+/// Squared change of the loaded layer's output over the text, summed over tokens and channels, when
+/// `override_layer` has told the runner to replace something. Undoes it.
+template <typename Override>
+double squared_change(engine::LayerRunner& runner, WindowStream& stream,
+                      const WindowBatches& batches, const Override& override_layer) {
+  double total = 0;
+  for (std::size_t b = 0; b < batches.batches.size(); ++b) {
+    const auto& batch = batches.batches[b];
+    tensor::Matrix<float> before(batch.tokens, stream.hidden_size());
+    tensor::Matrix<float> after(batch.tokens, stream.hidden_size());
+    stream.read_rows(b, 0, before.view());
+    stream.read_rows(b, 0, after.view());
+    runner.run(batch.lengths, before.view());
+    override_layer();
+    runner.run(batch.lengths, after.view());
+    runner.restore_weights();
+    for (std::size_t i = 0; i < before.flat().size(); ++i) {
+      const double change = double{after.flat()[i]} - double{before.flat()[i]};
+      total += change * change;
+    }
+  }
+  return total;
 }
 
 /// Logits of every position of a window.

@@ -1,11 +1,13 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
+#include "os/memory.h"
+
+#include <malloc.h>
+
 #include <algorithm>
 #include <fstream>
 #include <optional>
 #include <string>
-
-#include "os/memory.h"
 
 namespace winnow::os {
 namespace {
@@ -40,6 +42,16 @@ Bytes available_memory() {
     if (word == "MemAvailable:" && info >> kib) available = kib * 1024;
   }
   return {std::min(available, left_in_cgroup().value_or(available))};
+}
+
+void return_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kLarge = 1 << 20;
+  mallopt(M_ARENA_MAX, 1);
+  // Set, they no longer grow with the largest piece that was ever freed.
+  mallopt(M_MMAP_THRESHOLD, kLarge);
+  mallopt(M_TRIM_THRESHOLD, kLarge);
+#endif
 }
 
 }  // namespace winnow::os

@@ -305,8 +305,7 @@ class LargerThanMemory(CommandTest):
     def test_it_stays_within_the_limit_and_gives_the_same_bytes_killed_twice(self):
         free, limited = self.folder / "free.gguf", self.folder / "limited.gguf"
         self.succeed(*self.arguments(free))
-        # One thread: allocators keep some memory for each.
-        options = ("--max-memory", self.LIMIT, "-t", 1)
+        options = ("--max-memory", self.LIMIT)
         self.kill_when("costs-expert_down_proj-00004.json", limited, *options)
         self.kill_when("expert_down_proj-00005.*", limited, *options)
         peak = self.peak_of(*self.arguments(limited, *options))

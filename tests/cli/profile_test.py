@@ -91,6 +91,25 @@ class TinyModel(CommandTest):
         self.assertEqual(header(self.out)[1]["domains"][0]["sequences"], 200)
         self.assertEqual(self.out.read_bytes(), (self.folder / "all.stats").read_bytes())
 
+    def test_ranges_of_sequences_merge_to_the_whole_wherever_the_text_is_cut(self):
+        parts = []
+        for number, cut in enumerate(("0:5", "5:9", "9:")):
+            parts.append(self.folder / f"{number}.stats")
+            self.succeed(*self.arguments("--sequences", cut, out=parts[-1]))
+        merged = self.folder / "merged.stats"
+        self.succeed("profile", tiny("plain"), "-o", merged, "--merge", *parts)
+        self.succeed(*self.arguments())
+        of_parts, of_all = header(merged)[1], header(self.out)[1]
+        by_name = lambda domain: domain["name"]
+        self.assertEqual(sorted(of_parts.pop("domains"), key=by_name), sorted(of_all.pop("domains"), key=by_name))
+        self.assertEqual(of_parts, of_all)
+
+    def test_ranges_without_a_sequence_are_refused(self):
+        for text in ("5", "5:5", "7:5", "x:9", "-1:4", "1:2:3", "100000:"):
+            self.refuse(1, ["--sequences"], *self.arguments("--sequences", text))
+        self.refuse(1, ["--sequences", "--merge"], "profile", tiny("plain"), "-o", self.out, "--merge", self.out,
+                    "--sequences", "0:4")
+
     def test_one_of_data_and_merge_is_needed(self):
         self.refuse(1, ["--data", "--merge"], "profile", tiny("plain"), "-o", self.out)
         self.refuse(1, ["--data", "--merge"], *self.arguments("--merge", self.out))
@@ -223,8 +242,7 @@ class Memory(CommandTest):
         # Grain in F32 takes 85 MB; its layers take 10 MB, its embedding 4 MB.
         model = self.folder / "f32.gguf"
         self.succeed("convert", GRAIN, "-o", model, "--type", "F32")
-        # On one thread: allocators keep some memory for each.
-        self.check(model, GRAIN / "data/calib/cpp.txt", 72 << 20, "--tokens", 16000, "-t", 1)
+        self.check(model, GRAIN / "data/calib/cpp.txt", 72 << 20, "--tokens", 16000)
 
     def test_a_model_of_many_layers_is_profiled_in_less_than_half_of_its_size(self):
         model = self.folder / "many.gguf"

@@ -468,8 +468,7 @@ Action declare(CLI::App& app) {
              {"expert", "layer", "diagonal"}, options->hessians);
   add_flag(app, "--sequential", options->sequential,
            "measure inputs behind the layers that are quantised already");
-  add_bytes(app, {"--max-memory", "BYTES", "memory of the whole process: 4GiB, 500MB"},
-            options->max_memory);
+  add_max_memory(app, options->max_memory);
   add_flag(app, "--restart", options->restart, "begin anew where a run was broken off");
   add_text(app, {"--report", "DIR", "write compress.json there: every option considered and taken"},
            options->report);

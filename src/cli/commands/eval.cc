@@ -145,7 +145,7 @@ std::unique_ptr<metrics::NeuronDropper> make_dropper(const Options& options,
   std::vector<metrics::LayerSample> samples;
   if (request.system->needs_calibration) {
     const auto windows =
-        metrics::make_windows(tokenizer, metrics::read_documents(options.sparsity_data),
+        metrics::make_windows(tokenizer, metrics::read_calibration(options.sparsity_data),
                               {.context = options.context, .max_tokens = options.sparsity_tokens});
     samples = metrics::sample_neurons(model, windows, log);
   }

@@ -30,6 +30,7 @@ struct Options {
   std::vector<std::string> merge;
   std::uint64_t tokens = 0;
   std::size_t context = 512;
+  std::string sequences;
   std::optional<Bytes> max_memory;
   bool keep_states = false;
   bool restart = false;
@@ -52,6 +53,39 @@ metrics::WindowSet read_text(const Options& options, const model::Checkpoint& ch
   const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
   return metrics::make_windows(tokenizer, documents,
                                {.context = options.context, .max_tokens = options.tokens});
+}
+
+/// "FIRST:END", either of which may be left out.
+compress::SequenceRange parse_range(const std::string& text) {
+  compress::SequenceRange range;
+  const std::size_t colon = text.find(':');
+  if (colon == std::string::npos) {
+    fail(ErrorCode::kUsage, "--sequences: '{}' has no colon; give FIRST:END, like 0:640 or 640:",
+         text);
+  }
+  const auto number = [](const std::string& part, std::size_t otherwise) {
+    constexpr std::int64_t kMost = std::int64_t{1} << 32;
+    if (part.empty()) return otherwise;
+    return static_cast<std::size_t>(parse_whole(part, "--sequences", 0, kMost));
+  };
+  range.first = number(text.substr(0, colon), range.first);
+  range.end = number(text.substr(colon + 1), range.end);
+  if (range.first >= range.end) {
+    fail(ErrorCode::kUsage, "--sequences: '{}' is empty; END is to be larger than FIRST", text);
+  }
+  return range;
+}
+
+/// Throws Error{kUsage} when the range has nothing of the text.
+compress::SequenceRange read_range(const Options& options, const metrics::WindowSet& text) {
+  if (options.sequences.empty()) return {};
+  const compress::SequenceRange range = parse_range(options.sequences);
+  std::vector<std::size_t> lengths(text.domains.size());
+  for (const metrics::Window& window : text.windows) ++lengths[window.domain];
+  const std::size_t longest = *std::max_element(lengths.begin(), lengths.end());
+  if (range.first < longest) return range;
+  fail(ErrorCode::kUsage, "--sequences: no domain has a sequence {}; the longest ends before {}",
+       range.first, longest);
 }
 
 void print_coverage(Output& out, const compress::LayerCoverage& coverage) {
@@ -153,6 +187,7 @@ void run(const Options& options, Context& context) {
     profile_options.engine.isa = options.isa;
     profile_options.context = options.context;
     profile_options.max_memory = options.max_memory;
+    profile_options.sequences = read_range(options, text);
     profile_options.keep_states = options.keep_states;
     profile_options.restart = options.restart;
     profile_options.version = std::string(version());
@@ -178,12 +213,16 @@ Action declare(CLI::App& app) {
   add_whole(app,
             {"--tokens", "N", "read at most this many tokens, shared by the domains; 0 means all"},
             options->tokens, 0, std::int64_t{1} << 40);
+  CLI::Option* sequences = add_text(
+      app,
+      {"--sequences", "FIRST:END",
+       "only these sequences of each domain, counted from 0 and END not included: one part of a "
+       "text that --merge makes whole, wherever it is cut"},
+      options->sequences);
+  conflict(sequences, merge_option);
   add_whole(app, {"--context", "N", "positions of a window, start token included"},
             options->context, 2, 1 << 20);
-  add_bytes(app,
-            {"--max-memory", "BYTES",
-             "memory of the whole process: 4GiB, 500MB; hidden states that do not fit are files"},
-            options->max_memory);
+  add_max_memory(app, options->max_memory, "; hidden states that do not fit are files");
   add_text(
       app,
       {"--imatrix", "FILE",

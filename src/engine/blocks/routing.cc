@@ -10,12 +10,16 @@
 namespace winnow::engine {
 namespace {
 
-void require_finite(std::span<const float> logits) {
+/// Softmax of all logits into `scores`. Throws Error{kBadData} for a logit that is not finite.
+void score_all(const kernels::Kernels& kernels, std::span<const float> logits,
+               std::span<float> scores) {
   for (const float logit : logits) {
     if (!std::isfinite(logit)) {
       fail_data("a router logit is {}; the weights are damaged", logit);
     }
   }
+  std::copy(logits.begin(), logits.end(), scores.begin());
+  kernels.softmax(scores.data(), scores.size());
 }
 
 }  // namespace
@@ -23,9 +27,7 @@ void require_finite(std::span<const float> logits) {
 void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
            std::span<const float> logits, std::span<ExpertId> experts, std::span<float> weights,
            std::span<float> scratch) {
-  require_finite(logits);
-  std::copy(logits.begin(), logits.end(), scratch.begin());
-  kernels.softmax(scratch.data(), scratch.size());
+  score_all(kernels, logits, scratch);
   // Selection on the logits, whose order softmax keeps but whose differences it may round away.
   // top_k is small, so repeated scans are faster than a sort.
   float sum = 0;
@@ -62,9 +64,7 @@ std::size_t route_limited(const kernels::Kernels& kernels, const model::MoeSpec&
                           std::span<ExpertId> experts, std::span<float> weights,
                           std::span<float> scratch, std::span<ExpertId> order) {
   WINNOW_DCHECK(limits.gates_over >= experts.size() && limits.gates_over <= order.size());
-  require_finite(logits);
-  std::copy(logits.begin(), logits.end(), scratch.begin());
-  kernels.softmax(scratch.data(), scratch.size());
+  score_all(kernels, logits, scratch);
   for (std::uint32_t e = 0; e < order.size(); ++e) order[e] = ExpertId{e};
   const auto better = [&](ExpertId a, ExpertId b) {
     const float of_a = logits[index(a)];
