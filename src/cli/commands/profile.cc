@@ -60,8 +60,8 @@ compress::SequenceRange parse_range(const std::string& text) {
   compress::SequenceRange range;
   const std::size_t colon = text.find(':');
   if (colon == std::string::npos) {
-    fail(ErrorCode::kUsage, "--sequences: '{}' has no colon; give FIRST:END, like 0:640 or 640:",
-         text);
+    fail(ErrorCode::kUsage,
+         "--sequences: '{}' has no colon; give FIRST:END, like 0:640 or 640:", text);
   }
   const auto number = [](const std::string& part, std::size_t otherwise) {
     constexpr std::int64_t kMost = std::int64_t{1} << 32;
