@@ -115,7 +115,8 @@ void ExpertAllocator::add_items(LayerId layer, const LayerSums& sums, bool pads)
       const double change = change_per_token(*how, sums, item.expert);
       if (!std::isfinite(change)) continue;
       const bool has_values = how->substitute == ExpertSubstitute::Kind::kConstant;
-      const std::uint64_t padded = checked_align_up(vector_bytes, formats::kGgufDefaultAlignment).value();
+      const std::uint64_t padded =
+          checked_align_up(vector_bytes, formats::kGgufDefaultAlignment).value();
       const std::uint64_t bytes = pads ? padded : vector_bytes;
       item.replacements.push_back({how, has_values ? bytes : 0, change, 0, {}, 0, {}});
     }

@@ -66,7 +66,8 @@ std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model:
   const std::uint64_t bytes = std::uint64_t{spec.hidden_size} * sizeof(float);
   std::uint64_t total = 0;
   for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    total += spec.num_experts(LayerId{layer}) * checked_align_up(bytes, formats::kGgufDefaultAlignment).value();
+    total += spec.num_experts(LayerId{layer}) *
+             checked_align_up(bytes, formats::kGgufDefaultAlignment).value();
   }
   return total;
 }
