@@ -29,8 +29,6 @@
 namespace winnow::compress {
 namespace {
 
-constexpr const char* kNoiseFile = "noise.json";
-
 class Compressor {
  public:
   Compressor(const model::Checkpoint& source, const std::filesystem::path& out,
@@ -138,8 +136,7 @@ model::ExportOptions Compressor::export_options() const {
   model::ExportOptions result = compress::export_options(
       {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
   result.metadata = options_.metadata;
-  if (!skip_) return result;
-  for (auto& entry : skip_ratio_metadata(*skip_)) result.metadata.push_back(entry);
+  if (skip_) std::ranges::copy(skip_ratio_metadata(*skip_), std::back_inserter(result.metadata));
   return result;
 }
 
@@ -316,7 +313,9 @@ Json Compressor::run_record() const {
   }
   // What comes before a group decides its bytes, and what is wanted decides a layer's changes.
   if (options_.sequential || options_.transforms.any()) run["budget"] = budget();
-  if (options_.sequential) run["allocation"] = dump_json(describe(options_.allocation));
+  if (options_.sequential) {
+    run["allocation"] = dump_json({describe(options_.allocation), options_.experts.other_text});
+  }
   return run;
 }
 
@@ -345,7 +344,7 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& contex
 }
 
 void Compressor::measure_noise(PartialOutput& partial) {
-  const auto path = partial.folder() / kNoiseFile;
+  const auto path = partial.folder() / "noise.json";
   if (load_noise(path, groups_)) return;
   const std::vector<metrics::Window> windows =
       sweep_windows(groups_, source_.spec(), text_->probe, text_->calibration.scored_tokens());

@@ -12,6 +12,7 @@
 #include "compress/expert_likeness.h"
 #include "compress/expert_selection.h"
 #include "compress/narrowed_groups.h"
+#include "compress/other_text.h"
 #include "formats/gguf.h"
 
 namespace winnow::compress {
@@ -354,9 +355,18 @@ double ExpertAllocator::fit_slopes(const ExpertMix& mix) {
   return std::max(divergences[0], 0.0);
 }
 
-ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages) const {
+ExpertMix ExpertAllocator::solve(const MixProblem& problem, const DamageTable& damages) const {
+  return solve_decisive(problem, decisive(damages));
+}
+
+DamageTable ExpertAllocator::decisive(const DamageTable& damages) const {
+  return with_other_text(damages, *groups_, options_.other_text);
+}
+
+ExpertMix ExpertAllocator::solve_decisive(MixProblem problem, const DamageTable& damages) const {
   problem.room += router_bytes(items_);
-  if (auto mix = solve_experts(problem, damages, items_)) return *std::move(mix);
+  const std::vector<ExpertItem> items = with_other_text(items_, options_.other_text);
+  if (auto mix = solve_experts(problem, damages, items)) return *std::move(mix);
   const std::uint64_t least = least_bytes(problem, items_);
   fail(ErrorCode::kBudget,
        "the budget is {} bytes too small: {} keep their matrices; add as many{}",
@@ -368,7 +378,7 @@ ExpertMix ExpertAllocator::solve(MixProblem problem, const DamageTable& damages)
 ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& damages,
                                   const ExpertMix& start, const MixSearchOptions& options) {
   const std::vector<double> fitted = slopes_;
-  const DamageTable shared = with_shared_use(damages, start);
+  const DamageTable shared = with_shared_use(decisive(damages), start);
   const auto joined = [](const ExpertMix& mix) {
     Mix all = mix.mix;
     for (const auto& choice : mix.replaced) all.push_back(choice ? 1 + *choice : 0);
@@ -387,7 +397,7 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
       [&](std::span<const double> factors) {
         for (std::size_t l = 0; l < slopes_.size(); ++l) slopes_[l] = fitted[l] * factors[l];
         predict();
-        return joined(solve(problem, shared));
+        return joined(solve_decisive(problem, shared));
       },
       [&](std::span<const Mix> mixes) {
         std::vector<WeightVariant> variants;
@@ -428,13 +438,13 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
     ExpertMix mix;
     std::vector<double> slopes;
   } best;
-  ExpertMix mix = solve(problem, damages);
+  const DamageTable decides = decisive(damages);
+  ExpertMix mix = solve_decisive(problem, decides);
   for (int round = 0; round < options_.rounds; ++round) {
     const auto is_replaced = [](const auto& choice) { return choice.has_value(); };
     if (std::none_of(mix.replaced.begin(), mix.replaced.end(), is_replaced)) return mix;
-    const DamageTable of_types = with_shared_use(damages, mix);
-    const double damage = fit_slopes(mix) + damage_of_types(of_types, mix);
-    ExpertMix next = solve(problem, of_types);
+    const double damage = fit_slopes(mix) + damage_of_types(with_shared_use(damages, mix), mix);
+    ExpertMix next = solve_decisive(problem, with_shared_use(decides, mix));
     if (next.replaced == mix.replaced) return next;
     if (damage < best.damage) best = {damage, std::move(mix), slopes_};
     mix = std::move(next);
@@ -448,7 +458,7 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
 ExpertMix ExpertAllocator::refill(MixProblem problem, const DamageTable& damages,
                                   const ExpertMix& mix, std::uint64_t spare) const {
   problem.room = size_of(problem, items_, mix) + spare;
-  return solve_types(problem, with_shared_use(damages, mix), items_, mix.replaced);
+  return solve_types(problem, with_shared_use(decisive(damages), mix), items_, mix.replaced);
 }
 
 double ExpertAllocator::predicted_kl(const ExpertMix& mix) const {
@@ -464,25 +474,12 @@ Json ExpertAllocator::record(const ExpertMix& mix) const {
   for (std::size_t i = 0; i < items_.size(); ++i) {
     const ExpertItem& item = items_[i];
     if (item.replacements.empty()) continue;
-    Json options = Json::array();
-    for (const ReplacementOption& option : item.replacements) {
-      options.push_back({{"replacement", std::string(option.how->name)},
-                         {"bytes", option.bytes},
-                         {"change", option.change},
-                         {"predicted_kl", option.predicted_kl}});
-      if (option.how == shared_) options.back()["shared_with"] = index(option.shared_with);
-      if (option.width != 0) options.back()["width"] = option.width;
-    }
-    Json expert = {{"layer", index(item.layer)}, {"expert", index(item.expert)}};
-    if (mix.replaced[i]) {
-      const ReplacementOption& chosen = item.replacements[*mix.replaced[i]];
-      expert["chosen"] = std::string(chosen.how->name);
-      if (chosen.width != 0) expert["width"] = chosen.width;
-    }
-    expert["options"] = std::move(options);
-    experts.push_back(std::move(expert));
+    experts.push_back(to_json(item, mix.replaced[i]));
   }
-  Json record = {{"kl_per_change", slopes_}, {"rounds", rounds_}, {"experts", std::move(experts)}};
+  Json record = {{"other_text", options_.other_text},
+                 {"kl_per_change", slopes_},
+                 {"rounds", rounds_},
+                 {"experts", std::move(experts)}};
   if (!search_.is_null()) record["search"] = search_;
   return record;
 }

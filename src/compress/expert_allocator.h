@@ -33,11 +33,12 @@ class ExpertAllocator {
   /// memory.
   void measure(const std::vector<TensorGroup>& groups, const WindowBatches& text, bool pads,
                const std::filesystem::path& states);
-  /// Least predicted damage. A replacement's damage is its change of the layer's output times the
-  /// layer's slope, which begins as that of rounding errors and is fitted anew to the divergence of
-  /// what was chosen, until the choice stays; where it does not, the best of those that were
-  /// measured. The smallest options must fit `problem.room`, from which the routers' rows are
-  /// taken. Throws what measuring throws.
+  /// Least predicted damage, to text of which `options.other_text` is of other kinds
+  /// (other_text.h); what is predicted and recorded is that of the calibration's kinds. A
+  /// replacement's damage is its change of the layer's output times the layer's slope, which begins
+  /// as that of rounding errors and is fitted anew to the divergence of what was chosen, until the
+  /// choice stays; where it does not, the best of those that were measured. The smallest options
+  /// must fit `problem.room`, from which the routers' rows are taken. Throws what measuring throws.
   ExpertMix choose(const MixProblem& problem, const DamageTable& damages);
 
   /// From what `choose` gave: mixes for slopes that differ from the fitted ones at random, each
@@ -46,7 +47,7 @@ class ExpertAllocator {
   ExpertMix search(const MixProblem& problem, const DamageTable& damages, const ExpertMix& start,
                    const MixSearchOptions& options);
   /// The same with the slopes as they are.
-  ExpertMix solve(MixProblem problem, const DamageTable& damages) const;
+  ExpertMix solve(const MixProblem& problem, const DamageTable& damages) const;
   /// The same replacements, and types for `spare` bytes more than the mix takes.
   ExpertMix refill(MixProblem problem, const DamageTable& damages, const ExpertMix& mix,
                    std::uint64_t spare) const;
@@ -84,6 +85,9 @@ class ExpertAllocator {
   void add_shared();
   bool is_super(const ExpertItem& item) const;
   void predict();
+  /// Damages of types as decisions weigh them.
+  DamageTable decisive(const DamageTable& damages) const;
+  ExpertMix solve_decisive(MixProblem problem, const DamageTable& damages) const;
   double damage_of_types(const DamageTable& damages, const ExpertMix& mix) const;
   double fit_slopes(const ExpertMix& mix);
 

@@ -178,6 +178,28 @@ std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> ite
   return total;
 }
 
+Json to_json(const ExpertItem& item, const std::optional<std::size_t>& replaced) {
+  Json options = Json::array();
+  for (const ReplacementOption& option : item.replacements) {
+    options.push_back({{"replacement", std::string(option.how->name)},
+                       {"bytes", option.bytes},
+                       {"change", option.change},
+                       {"predicted_kl", option.predicted_kl}});
+    if (option.how->kind == model::ExpertKind::kShared) {
+      options.back()["shared_with"] = index(option.shared_with);
+    }
+    if (option.width != 0) options.back()["width"] = option.width;
+  }
+  Json expert = {{"layer", index(item.layer)}, {"expert", index(item.expert)}};
+  if (replaced) {
+    const ReplacementOption& chosen = item.replacements[*replaced];
+    expert["chosen"] = std::string(chosen.how->name);
+    if (chosen.width != 0) expert["width"] = chosen.width;
+  }
+  expert["options"] = std::move(options);
+  return expert;
+}
+
 std::vector<bool> groups_there(std::size_t groups, std::span<const ExpertItem> items,
                                const ExpertMix& mix) {
   std::vector<bool> is_there(groups, true);

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/json.h"
 #include "compress/expert_replacement.h"
 #include "compress/knapsack.h"
 #include "compress/mix_problem.h"
@@ -61,6 +62,9 @@ struct ExpertItem {
     return replaced ? replacements[*replaced].groups : groups;
   }
 };
+
+/// For the run record: the options that it has, and which was taken.
+Json to_json(const ExpertItem& item, const std::optional<std::size_t>& replaced);
 
 /// What becomes of everything.
 struct ExpertMix {

@@ -20,6 +20,8 @@ struct ExpertOptions {
   bool narrow = false;  ///< Whether experts may lose inner channels
   /// How often the slopes of replacements are measured on what they led to.
   int rounds = 4;
+  /// What share of the text to come is taken to use all experts alike (other_text.h), in [0, 1].
+  double other_text = 0.5;
 
   bool any() const { return types || narrow || !replacements.empty(); }
 };

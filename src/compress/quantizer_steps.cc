@@ -45,6 +45,15 @@ std::set<std::string> parse(const std::string& list) {
 
 std::span<const QuantizerStep> quantizer_steps() { return kSteps; }
 
+std::string quantizer_step_names() {
+  std::string names;
+  for (const QuantizerStep& step : kSteps) {
+    if (!names.empty()) names += ',';
+    names.append(step.name);
+  }
+  return names;
+}
+
 HessianQuantizerOptions options_of_steps(const std::string& list) {
   const std::set<std::string> names = parse(list);
   const auto has = [&](const char* name) { return names.count(name) != 0; };

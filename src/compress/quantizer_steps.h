@@ -20,6 +20,9 @@ struct QuantizerStep {
 /// In the order in which they work; all are part of the default.
 std::span<const QuantizerStep> quantizer_steps();
 
+/// Their names, separated by commas.
+std::string quantizer_step_names();
+
 /// The default with exactly the steps of `list`, names separated by commas; "none" leaves the
 /// codec's encoder. Throws Error{kUsage} with all names for another one.
 HessianQuantizerOptions options_of_steps(const std::string& list);

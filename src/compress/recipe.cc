@@ -103,6 +103,20 @@ std::optional<std::string> read_expert_options(const Section& section) {
   return names;
 }
 
+std::optional<double> read_other_text(const Section& section, bool has_options) {
+  const auto share = section.number("other_text");
+  const auto refuse = [&](const char* problem, const char* remedy) {
+    section.refuse(section.line_of("other_text"), problem, remedy);
+  };
+  if (share && !(*share >= 0 && *share <= 1)) {
+    refuse("'experts.other_text' must be from 0 to 1", "");
+  }
+  if (share && !has_options) {
+    refuse("'experts.other_text' without 'experts.options'", "say what may become of experts");
+  }
+  return share;
+}
+
 SelectionRequest read_selection(const Section& section, unsigned line) {
   SelectionRequest request;
   const auto keep = section.get<std::int64_t>("keep", "a whole number");
@@ -165,8 +179,9 @@ Recipe read_recipe(const std::filesystem::path& path) {
   }
   if (const toml::table* experts = top.section("experts")) {
     const Section section(*experts, path.string(), "experts");
-    section.require_known({"keep", "select", "protect_super_experts", "options"});
+    section.require_known({"keep", "select", "protect_super_experts", "options", "other_text"});
     recipe.expert_options = read_expert_options(section);
+    recipe.other_text = read_other_text(section, recipe.expert_options.has_value());
     const bool selects = experts->contains("keep") || experts->contains("select") ||
                          experts->contains("protect_super_experts");
     if (selects || !recipe.expert_options) {

@@ -19,6 +19,7 @@ struct Recipe {
   std::optional<double> tolerance;  ///< as --tolerance takes it
   std::optional<SelectionRequest> experts;
   std::optional<std::string> expert_options;  ///< as --expert-options takes them
+  std::optional<double> other_text;           ///< as --other-text takes it
 };
 
 /// Throws Error{kUsage} naming file, line and remedy: no TOML, unknown keys, values out of range,

@@ -50,6 +50,37 @@ class ExpertOptions(CommandTest):
         self.assertLess(scores["routing_agreement"], 1)
         self.succeed("bench", self.out, "--prompt", 8, "--generate", 4, "--repetitions", 1)
 
+    def test_other_text_decides_and_predicts_nothing(self):
+        budget = (self.smallest("types") + self.smallest("all")) // 2
+        said = {}
+        for share in (0, 0.5, 1):
+            self.succeed(*self.arguments("--budget", budget, "--expert-options", "all", "--other-text", share))
+            self.assertLessEqual(self.out.stat().st_size, budget)
+            record = self.record()
+            self.assertEqual(record["replacements"]["other_text"], share)
+            for expert in record["replacements"]["experts"]:
+                slope = record["replacements"]["kl_per_change"][expert["layer"]]
+                for option in expert["options"]:
+                    self.assertAlmostEqual(option["predicted_kl"], slope * option["change"])
+            said[share] = record
+        chosen = lambda record: [expert.get("chosen") for expert in record["replacements"]["experts"]]
+        self.assertNotEqual(chosen(said[0]), chosen(said[1]))
+        recipe = self.file("r.toml", 'version = 1\n[experts]\noptions = ["zero", "identity", "constant", "dropped", '
+                                     '"shared", "narrow"]\nother_text = 1\n')
+        self.succeed(*self.arguments("--budget", budget, "--recipe", recipe))
+        self.assertEqual(self.record()["replacements"], said[1]["replacements"])
+
+    def test_other_text_without_anything_to_weigh_is_refused(self):
+        self.refuse(1, ["--other-text", "--expert-options"], *self.arguments("--bits", 6, "--other-text", 0.5))
+        for share in ("-0.1", "1.1", "nan", "much"):
+            self.refuse(1, ["--other-text"], *self.arguments("--bits", 6, "--expert-options", "all", "--other-text",
+                                                             share))
+        for line, text in ((3, "other_text = 0.5"), (4, 'options = ["types"]\nother_text = 2')):
+            recipe = self.file("r.toml", f"version = 1\n[experts]\n{text}\n")
+            self.refuse(1, [f"r.toml:{line}", "other_text"], *self.arguments("--bits", 6, "--recipe", recipe))
+        recipe = self.file("r.toml", 'version = 1\n[experts]\noptions = ["types"]\n')
+        self.refuse(1, ["leave out one"], *self.arguments("--bits", 6, "--recipe", recipe, "--other-text", 0.5))
+
     def test_a_recipe_says_the_same_as_the_flag(self):
         budget = self.smallest("types")
         self.succeed(*self.arguments("--budget", budget, "--expert-options", "types,constant,zero"))

@@ -11,6 +11,7 @@
 #include "cli/compress_summary.h"
 #include "cli/context.h"
 #include "cli/domain_weights.h"
+#include "cli/expert_flags.h"
 #include "cli/little_text.h"
 #include "cli/options.h"
 #include "cli/provenance.h"
@@ -50,7 +51,7 @@ struct Options {
   std::optional<std::size_t> rank;
   std::string hessians = "expert";
   std::string allocation = "slopes";
-  std::optional<std::string> expert_options;
+  ExpertFlags experts;
   std::string statistics;
   std::optional<Bytes> max_memory;
   bool sequential = false;
@@ -100,7 +101,7 @@ std::string recorded_quantiser(const Options& options) {
   if (options.transforms) text += " --transforms " + *options.transforms;
   if (options.rank) text += fmt::format(" --rank {}", *options.rank);
   if (options.sequential) text += " --sequential";
-  if (options.expert_options) text += " --expert-options " + *options.expert_options;
+  text += to_text(options.experts);
   if (options.skip_ratios) text += " --skip-ratios";
   return text;
 }
@@ -191,11 +192,7 @@ void resolve_budget(Options& options, const compress::Recipe& recipe) {
         "give either --budget or --bits: how large may the result be? Or --tolerance: how much may "
         "it lose?");
   }
-  if (recipe.expert_options && options.expert_options) {
-    fail(ErrorCode::kUsage, "{} has options of experts, and so has the command line: leave out one",
-         options.recipe);
-  }
-  if (recipe.expert_options) options.expert_options = recipe.expert_options;
+  take_from(recipe, options.recipe, options.experts);
 }
 
 void write_report(const Options& options, const Context& context,
@@ -307,17 +304,6 @@ compress::TransformWishes transform_wishes(const Options& options) {
   return wishes;
 }
 
-/// What may become of single experts.
-compress::ExpertOptions expert_options(const Options& options) {
-  if (!options.expert_options) return {};
-  if (options.portable) {
-    fail(ErrorCode::kUsage,
-         "--expert-options gives experts of one layer different forms, which llama.cpp does not "
-         "read: it does not go with --portable");
-  }
-  return compress::expert_options_of_names(*options.expert_options);
-}
-
 std::vector<std::string> allocation_names() {
   std::vector<std::string> names;
   for (const auto& allocation : compress::allocations()) names.emplace_back(allocation.name);
@@ -357,7 +343,7 @@ void run(const Options& given, Context& context) {
   compress_options.encoders = encoders(options);
   compress_options.allocation.kind = compress::find_allocation(options.allocation)->kind;
   compress_options.corrections = correction_options(options);
-  compress_options.experts = expert_options(options);
+  compress_options.experts = expert_options(options.experts, options.portable);
   compress_options.sequential = options.sequential;
   compress_options.skip_ratios = options.skip_ratios;
   compress_options.max_memory = options.max_memory;
@@ -430,14 +416,10 @@ Action declare(CLI::App& app) {
   add_whole(
       app, {"--rank", "N", "rank of the corrections of --method lorc and lorc-hessian (default 8)"},
       options->rank, 1, 4096);
-  std::string steps;
-  for (const compress::QuantizerStep& step : compress::quantizer_steps()) {
-    if (!steps.empty()) steps += ',';
-    steps.append(step.name);
-  }
   add_text(app,
            {"--steps", "LIST",
-            "the steps of --method hessian to take, of " + steps + " (the default), or 'none'"},
+            "the steps of --method hessian to take, of " + compress::quantizer_step_names() +
+                " (the default), or 'none'"},
            options->steps);
   add_text(app,
            {"--transforms", "LIST",
@@ -454,13 +436,7 @@ Action declare(CLI::App& app) {
        "measuring whole mixes; by PMQ's weighting of experts, equal bits for "
        "every layer; or by the proxy that orders measured mixes best"},
       allocation_names(), options->allocation);
-  add_text(app,
-           {"--expert-options", "LIST",
-            "what may become of each expert by itself, in the same budget: 'types' (types of its "
-            "own, which the others include), 'narrow' (fewer inner channels), " +
-                compress::expert_replacement_names() +
-                ", or 'all'; the file has the extended layout, which llama.cpp does not read"},
-           options->expert_options);
+  add_expert_flags(app, options->experts);
   add_choice(app,
              {"--hessians", "SCOPE",
               "what errors are weighted with: full Hessians for each expert, for all experts of a "
