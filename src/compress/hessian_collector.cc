@@ -5,18 +5,22 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "compress/moments.h"
 
 namespace winnow::compress {
 
-Hessian& HessianCollector::sums_of(const Key& key, std::size_t size) {
-  return sums_.try_emplace(key, size).first->second;
+void HessianCollector::add(const Key& key, tensor::MatrixView<const float> x,
+                           std::span<const float> weights) {
+  Hessian& sums = sums_.try_emplace(key, x.cols).first->second;
+  with_context(fmt::format("layer {}", std::get<1>(key)),
+               [&] { sums.add(x, weights, pool_, kernels_); });
 }
 
 void HessianCollector::on_input(engine::Site site, LayerId layer,
                                 tensor::MatrixView<const float> x) {
   if (!wanted_(site, layer, ExpertId{})) return;
-  sums_of({site, index(layer), 0}, x.cols).add(x, {}, pool_, kernels_);
+  add({site, index(layer), 0}, x, {});
 }
 
 void HessianCollector::on_expert_input(engine::Site site, LayerId layer, ExpertId expert,
@@ -26,7 +30,7 @@ void HessianCollector::on_expert_input(engine::Site site, LayerId layer, ExpertI
   std::vector<float> squares(weights.begin(), weights.end());
   for (float& w : squares) w *= w;
   const std::uint32_t part = experts_ == Experts::kEach ? index(expert) : 0;
-  sums_of({site, index(layer), part}, x.cols).add(x, squares, pool_, kernels_);
+  add({site, index(layer), part}, x, squares);
 }
 
 const Hessian* HessianCollector::find(engine::Site site, LayerId layer, ExpertId expert) const {

@@ -53,7 +53,7 @@ class HessianCollector final : public engine::Observer {
 
  private:
   using Key = std::tuple<engine::Site, std::uint32_t, std::uint32_t>;
-  Hessian& sums_of(const Key& key, std::size_t size);
+  void add(const Key& key, tensor::MatrixView<const float> x, std::span<const float> weights);
 
   os::ThreadPool& pool_;
   Wanted wanted_;

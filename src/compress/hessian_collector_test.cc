@@ -4,8 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <limits>
+#include <utility>
+
 #include "compress/moments.h"
 #include "compress/testing.h"
+#include "formats/expect_error.h"
 
 namespace winnow::compress {
 namespace {
@@ -70,6 +75,24 @@ TEST_F(Collected, HasTheSecondMomentsOnItsDiagonal) {
     }
   }
   EXPECT_GT(compared, 4);
+}
+
+TEST_F(Collected, NamesTheLayerOfInputsThatAreNotNumbers) {
+  tensor::Matrix<float> x(3, 8);
+  x.row(2)[5] = std::numeric_limits<float>::infinity();
+  const tensor::MatrixView<const float> view = std::as_const(x).view();
+  const std::vector<float> weights(3, 1.0F);
+  HessianCollector empty(engine.pool(), wanted);
+  for (const auto& add : std::vector<std::function<void()>>{
+           [&] { empty.on_input(engine::Site::kFfnInput, LayerId{1}, view); },
+           [&] {
+             empty.on_expert_input(engine::Site::kExpertInner, LayerId{1}, ExpertId{7}, view,
+                                   weights);
+           }}) {
+    const std::string message = formats::testing::error_of(add);
+    EXPECT_NE(message.find("layer 1"), std::string::npos) << message;
+    EXPECT_NE(message.find("row 2"), std::string::npos) << message;
+  }
 }
 
 TEST_F(Collected, LeavesOutWhatIsNotWanted) {
