@@ -69,6 +69,7 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
     context_.log.progress("watching experts", l + 1, spec.num_hidden_layers, "layers");
   }
   fill_slopes();
+  first_slopes_ = slopes_;
   protect_super_experts();
   // Pairs of one layer do not bear on those of another.
   add_shared();
@@ -438,6 +439,9 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
     ExpertMix mix;
     std::vector<double> slopes;
   } best;
+  // So that a budget gives the same mix whatever was chosen before.
+  slopes_ = first_slopes_;
+  predict();
   const DamageTable decides = decisive(damages);
   ExpertMix mix = solve_decisive(problem, decides);
   for (int round = 0; round < options_.rounds; ++round) {

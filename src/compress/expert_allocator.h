@@ -39,6 +39,7 @@ class ExpertAllocator {
   /// as that of rounding errors and is fitted anew to the divergence of what was chosen, until the
   /// choice stays; where it does not, the best of those that were measured. The smallest options
   /// must fit `problem.room`, from which the routers' rows are taken. Throws what measuring throws.
+  /// The same for the same problem, whatever was asked before.
   ExpertMix choose(const MixProblem& problem, const DamageTable& damages);
 
   /// From what `choose` gave: mixes for slopes that differ from the fitted ones at random, each
@@ -108,7 +109,8 @@ class ExpertAllocator {
   std::vector<std::vector<double>> largest_outputs_;        // [layers][experts]
   std::vector<std::vector<bool>> super_experts_;            // [layers][experts]
   std::vector<Likeness> likenesses_;
-  std::vector<double> slopes_;  // [layers]: nats per token and unit of change
+  std::vector<double> slopes_;        // [layers]: nats per token and unit of change
+  std::vector<double> first_slopes_;  // before any were fitted
   Json rounds_ = Json::array();
   Json search_;
 };
