@@ -229,6 +229,7 @@ ExpertMix solve_types(const MixProblem& problem, const DamageTable& damages,
     groups.insert(groups.end(), own.begin(), own.end());
   }
   std::vector<std::vector<Choice>> choices;
+  choices.reserve(groups.size());
   for (const std::size_t g : groups) choices.push_back(choices_of(problem, damages, g));
   const auto picks = solve_knapsack(choices, room, most_states(choices.size()));
   WINNOW_CHECK(picks.has_value());

@@ -93,7 +93,7 @@ class Section {
 
 /// Names are checked here, where the line is known.
 std::optional<std::string> read_expert_options(const Section& section) {
-  const auto names = section.list("options");
+  auto names = section.list("options");
   if (!names) return std::nullopt;
   try {
     expert_options_of_names(*names);
