@@ -182,8 +182,9 @@ TEST_F(CompressExperts, AToleranceIsMetWithThemToo) {
   const CompressResult result = run(options);
   EXPECT_LE(result.measured->all.kl_divergence, 0.05 * 1.02);
   // The file is one of the attempts, not another mix for the same size.
-  const auto is_attempt = [&](const Json& attempt) {
-    return std::fabs(attempt["predicted_kl"].get<double>() - result.predicted_kl) < 1e-12;
+  const double measured = result.measured->all.kl_divergence;
+  const auto is_attempt = [measured](const Json& attempt) {
+    return std::fabs(attempt["measured_kl"].get<double>() - measured) <= 0.02 * measured;
   };
   EXPECT_TRUE(
       std::any_of(result.tolerance_record.begin(), result.tolerance_record.end(), is_attempt));
