@@ -96,12 +96,6 @@ class HessianPacker final : public GroupPacker {
   }
   NarrowedChannels choose_channels(const TensorGroup& group, ExpertId expert,
                                    const PreparedHessian& hessian);
-  /// Of the ridge under which other channels make up for removed ones.
-  double damping() const {
-    constexpr double kUsual = 0.01;
-    const std::vector<double>& dampings = options_.quantizer.dampings;
-    return dampings.empty() ? kUsual : dampings.front();
-  }
   std::filesystem::path costs_path(const TensorGroup& group) const;
   void quantize(const PackOrder& order, ExpertId expert, PreparedHessian& hessian,
                 std::span<std::byte> out);
@@ -279,7 +273,7 @@ NarrowedChannels HessianPacker::choose_channels(const TensorGroup& group, Expert
     const std::uint32_t least = narrower_widths(spec_.moe.moe_intermediate_size).back();
     const tensor::Matrix<float> down = matrices_.whole(group, expert);
     PreparedHessian own = own_sums(hessian);
-    ChannelChooser chooser(down.view(), own, least, damping(), workers());
+    ChannelChooser chooser(down.view(), own, least, kChannelDamping, workers());
     chooser_.emplace(ExpertChannels{key, std::move(own), std::move(chooser)});
   }
   return chooser_->chooser.choose(group.width, chooser_->own);
@@ -386,7 +380,7 @@ void HessianPacker::quantize_narrowed(const PackOrder& order, ExpertId expert,
     return;
   }
   const std::vector<std::uint32_t>& kept = group.channels[group.part_of(expert)]->kept;
-  const auto shares = compensation(own_sums(hessian).calibration(), kept, damping());
+  const auto shares = compensation(own_sums(hessian).calibration(), kept, kChannelDamping);
   const tensor::Matrix<float> whole = matrices_.whole(group, expert);
   const auto weights = compensated(whole.view(), kept, shares, context_.runner.pool());
   PreparedHessian of_kept = of_channels(hessian, kept);

@@ -22,6 +22,10 @@
 
 namespace winnow::compress {
 
+/// Of the ridge under which channels are chosen and make up for removed ones: text of other kinds
+/// than the calibration's uses other channels, as if each were used like the mean of all.
+inline constexpr double kChannelDamping = 1;
+
 /// Widths below `width` that an expert may be given: three quarters and half of it, in whole blocks
 /// of 32 channels. Falling; none where there is no such block, or `width` is none of blocks: then
 /// the whole matrix has no type whose error says what rounding does.

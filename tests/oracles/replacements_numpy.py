@@ -23,7 +23,7 @@ from statistics_numpy import Recorder, join, spread  # noqa: E402
 PROBE_TOKENS = 4096
 HELD_OUT_EVERY = 8
 PRIOR_TOKENS = 0.5  # per inner channel: how many tokens without anything in common between channels
-RIDGE = 0.01  # of the mean of the diagonal
+RIDGE = 1  # times the mean of the diagonal
 BLOCK = 32
 NARROW_SHARES = (0.75, 0.5)
 ROUTER_ROWS = 1.5  # that a layer keeps at least, for each expert that a token goes to
