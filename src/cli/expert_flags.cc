@@ -29,7 +29,8 @@ void take_from(const compress::Recipe& recipe, const std::string& file, ExpertFl
     fail(ErrorCode::kUsage, "{} has options of experts, and so has the command line: leave out one",
          file);
   }
-  flags = {recipe.expert_options, recipe.other_text};
+  flags = {recipe.expert_options, recipe.other_text,
+           fmt::format("{}:{}: experts.options", file, recipe.options_line)};
 }
 
 compress::ExpertOptions expert_options(const ExpertFlags& flags, bool portable) {
@@ -38,12 +39,15 @@ compress::ExpertOptions expert_options(const ExpertFlags& flags, bool portable) 
     fail(ErrorCode::kUsage, "--other-text weighs what --expert-options offers: give both");
   }
   if (portable) {
-    fail(ErrorCode::kUsage,
-         "--expert-options gives experts of one layer different forms, which llama.cpp does not "
-         "read: it does not go with --portable");
+    fail(
+        ErrorCode::kUsage,
+        "{} gives experts of one layer different forms, which llama.cpp does not read: it does not "
+        "go with --portable",
+        flags.asked_by);
   }
   compress::ExpertOptions options = compress::expert_options_of_names(*flags.names);
   if (flags.other_text) options.other_text = *flags.other_text;
+  options.asked_by = flags.asked_by;
   return options;
 }
 

@@ -18,6 +18,7 @@ namespace winnow::cli {
 struct ExpertFlags {
   std::optional<std::string> names;
   std::optional<double> other_text;  ///< 0 to 1
+  std::string asked_by = "--expert-options";
 
   bool given() const { return names || other_text; }
 };

@@ -29,25 +29,31 @@ void check_tolerance(const CompressOptions& options, bool has_text) {
 void check_experts(const model::Checkpoint& source, const CompressOptions& options,
                    bool uses_hessians) {
   if (!options.experts.any()) return;
+  const std::string& by = options.experts.asked_by;
   if (source.spec().num_moe_layers() == 0) {
-    fail(ErrorCode::kUsage, "--expert-options: {} has no experts", source.file().name());
+    fail(ErrorCode::kUsage, "{}: {} has no experts", by, source.file().name());
   }
   if (!uses_hessians) {
-    fail(ErrorCode::kUsage,
-         "--expert-options tells experts apart on text and its Hessians: give --data, and another "
-         "--hessians than 'diagonal'");
+    fail(
+        ErrorCode::kUsage,
+        "{} tells experts apart on text and its Hessians: give --data, and another --hessians than "
+        "'diagonal'",
+        by);
   }
   if (options.experts.narrow && options.hessians == HessianScope::kLayer) {
-    fail(ErrorCode::kUsage,
-         "--expert-options: 'narrow' rests on each expert's own inner activations; it goes with "
-         "--hessians expert alone");
+    fail(
+        ErrorCode::kUsage,
+        "{}: 'narrow' rests on each expert's own inner activations; it goes with --hessians expert "
+        "alone",
+        by);
   }
   const Allocation kind = options.allocation.kind;
   if ((kind != Allocation::kSlopes && kind != Allocation::kSearch) ||
       options.corrections.rank != 0 || options.transforms.any()) {
     fail(ErrorCode::kUsage,
-         "--expert-options goes with --allocation slopes or search alone, and with neither "
-         "--transforms nor low-rank corrections");
+         "{} goes with --allocation slopes or search alone, and with neither --transforms nor "
+         "low-rank corrections",
+         by);
   }
 }
 

@@ -39,7 +39,10 @@ Json to_json(const CompressResult& result) {
                             static_cast<double>(result.num_parameters);
   json["calibration_tokens"] = result.calibration_tokens;
   json["probe_tokens"] = result.probe_tokens;
-  if (result.predicts_kl) json["predicted_kl"] = result.predicted_kl;
+  if (result.predicts_kl) {
+    json["predicted_kl"] = result.predicted_kl;
+    json["together"] = result.together;
+  }
   json["allocation"] = result.allocation;
   if (!result.tolerance_record.is_null()) json["attempts"] = result.tolerance_record;
   json.update(result.allocation_record);

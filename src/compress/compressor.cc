@@ -69,7 +69,7 @@ class Compressor {
   bool measures_options() const { return traits(options_.allocation.kind).measures_options; }
   std::unique_ptr<GroupPacker> make_packer(const PackerContext& context);
   void measure_noise(PartialOutput& partial);
-  void predict();
+  void fit_together(const SweepMemory& memory);
   MixProblem problem() const;
   void choose(const PackerContext& tools);
   void measure_experts(const PackerContext& tools, const SweepMemory& memory);
@@ -104,6 +104,8 @@ class Compressor {
   ExpertMix expert_mix_;
   std::uint64_t tolerated_ = 0;  // the budget, where a tolerance decides it
   Json attempts_;
+  std::vector<metrics::Window> noise_windows_;  // of the probe
+  double together_ = 1;                         // see measure_together
   std::optional<model::SkipRatios> skip_;
 };
 
@@ -270,7 +272,16 @@ double Compressor::predicted_kl() const {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (!groups_[g].left_out) total += damages[g][groups_[g].chosen];
   }
-  return total;
+  return total * together_;
+}
+
+void Compressor::fit_together(const SweepMemory& memory) {
+  WeightVariant replaced;
+  if (experts_) replaced = experts_->replaced(expert_mix_);
+  const double replaced_kl = experts_ ? experts_->predicted_kl(expert_mix_) : 0;
+  const WindowBatches windows(noise_windows_, MemoryPlan::kBatchTokens);
+  together_ = measure_together(groups_, std::move(replaced), replaced_kl, *packer_, runner_,
+                               source_.spec(), windows, memory, log_);
 }
 
 void Compressor::choose_within_tolerance(const PackerContext& tools, const SweepMemory& memory) {
@@ -345,28 +356,14 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& contex
 
 void Compressor::measure_noise(PartialOutput& partial) {
   const auto path = partial.folder() / "noise.json";
-  if (load_noise(path, groups_)) return;
-  const std::vector<metrics::Window> windows =
+  noise_windows_ =
       sweep_windows(groups_, source_.spec(), text_->probe, text_->calibration.scored_tokens());
-  const WindowBatches probe(windows, MemoryPlan::kBatchTokens);
+  if (load_noise(path, groups_)) return;
+  const WindowBatches probe(noise_windows_, MemoryPlan::kBatchTokens);
   compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
                           {memory_.sweep_states, partial.folder()}, log_);
   save_noise(path, groups_);
   partial.keep();
-}
-
-void Compressor::predict() {
-  if (text_) {
-    predict_damage(groups_);
-    return;
-  }
-  // Each group's relative error counts by its share of the weights.
-  for (TensorGroup& group : groups_) {
-    for (GroupOption& option : group.options) {
-      option.predicted_kl = option.error * static_cast<double>(group.weights) /
-                            static_cast<double>(source_.num_parameters());
-    }
-  }
 }
 
 void Compressor::prepare() {
@@ -398,6 +395,7 @@ CompressResult Compressor::result() const {
     result.probe_tokens = text_->probe.scored_tokens();
   }
   result.predicted_kl = predicted_kl();
+  result.together = together_;
   result.tolerance_record = attempts_;
   if (experts_) result.expert_record = experts_->record(expert_mix_);
   return result;
@@ -462,7 +460,7 @@ CompressResult Compressor::run() {
     packer_->measure(groups_);
     if (text_) measure_noise(partial);
     complete_narrowed_groups(groups_);
-    predict();
+    text_ ? predict_damage(groups_) : predict_without_text(groups_, source_.num_parameters());
   }
   if (options_.experts.any()) measure_experts(tools, sweep);
   if (options_.tolerance) {
@@ -470,6 +468,7 @@ CompressResult Compressor::run() {
   } else {
     choose_any(tools, true);
   }
+  if (text_ && measures_options()) fit_together(sweep);
   quantise();
   CompressResult finished = result();
   const bool runs_as_written = !changes_vectors(options_.transforms, source_.spec());

@@ -89,7 +89,8 @@ struct CompressResult {
   bool predicts_kl = false;      ///< whether there was text to measure divergence on
   std::string allocation;        ///< name of the way that was chosen by
   Json allocation_record;        ///< what the choice rests on (`AllocationResult::record`)
-  double predicted_kl = 0;       ///< sum over all; in nats per token only with such text
+  double predicted_kl = 0;       ///< sum over all times `together`; nats per token with such text
+  double together = 1;           ///< see measure_together
   Json tolerance_record;         ///< with `CompressOptions::tolerance`: what was tried
   /// With `CompressOptions::experts`: what was considered in the place of each expert, and chosen.
   Json expert_record;

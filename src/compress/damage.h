@@ -12,8 +12,8 @@
 
 namespace winnow::compress {
 
-/// Two codecs of a group whose plain rounding errors lie at both ends of what its options will
-/// err by, the finer first; fewer where there are fewer.
+/// The finest rounded type of a group, and two whose plain rounding errors lie at both ends of what
+/// its smaller options will err by, the finer first; fewer where there are fewer.
 std::vector<NoisePoint> noise_points(const TensorGroup& group, const model::Checkpoint& source);
 
 /// The windows of `probe` that `measure_noise` reads: all; or, where a model has so many layers
@@ -38,7 +38,22 @@ void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,
 /// them in logarithms. 0 without noise points.
 double expected_kl(std::span<const NoisePoint> noise, double error);
 
-/// Fills `predicted_kl` of all options and `kl_per_error` from the noise points.
+/// What noise like that of the groups' chosen types, in all of them at once and together with
+/// `replaced`, causes over what it is predicted to cause: the share to which predictions hold when
+/// everything that is chosen comes together. The noise of a group is that of the point that errs
+/// most like its type. Groups that are left out, narrowed, or in types that do not round take no
+/// part. replaced: what stands for experts, of which `replaced_kl` is predicted. 1 where nothing
+/// is predicted. windows: as for `measure_noise`.
+double measure_together(std::span<const TensorGroup> groups, WeightVariant replaced,
+                        double replaced_kl, GroupPacker& packer, engine::LayerRunner& runner,
+                        const model::ModelSpec& spec, const WindowBatches& windows,
+                        const SweepMemory& memory, Log& log);
+
+/// Fills `predicted_kl` of all options and `kl_per_error` from the noise points. Types that round
+/// cost no less than the finest of them: activations are rounded with it.
 void predict_damage(std::vector<TensorGroup>& groups);
+
+/// The same in no unit: each group's relative error counts by its share of the model's weights.
+void predict_without_text(std::vector<TensorGroup>& groups, std::uint64_t parameters);
 
 }  // namespace winnow::compress

@@ -316,12 +316,17 @@ void ExpertAllocator::prepare_narrowed(const ExpertMix& mix) {
   if (!orders.empty()) packer_.prepare(orders);
 }
 
+WeightVariant ExpertAllocator::replaced(const ExpertMix& mix) {
+  prepare_narrowed(mix);
+  WeightVariant variant;
+  add_to(variant, mix, {});
+  return variant;
+}
+
 /// Each layer's replacements alone, and all together: what they are more or less than the sum
 /// scales all slopes.
 double ExpertAllocator::fit_slopes(const ExpertMix& mix) {
-  prepare_narrowed(mix);
-  std::vector<WeightVariant> variants(1);
-  add_to(variants[0], mix, {});
+  std::vector<WeightVariant> variants = {replaced(mix)};
   std::vector<std::uint32_t> layers;
   for (std::uint32_t l = 0; l < slopes_.size(); ++l) {
     WeightVariant variant;
@@ -405,8 +410,7 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
         std::vector<double> types;
         for (const Mix& all : mixes) {
           const ExpertMix mix = parted(all);
-          prepare_narrowed(mix);
-          add_to(variants.emplace_back(), mix, {});
+          variants.push_back(replaced(mix));
           types.push_back(damage_of_types(with_shared_use(damages, mix), mix));
         }
         std::vector<double> totals = measure_divergences(context_.runner, context_.source.spec(),

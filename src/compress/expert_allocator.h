@@ -55,6 +55,9 @@ class ExpertAllocator {
 
   /// Layer after layer, all experts of each.
   const std::vector<ExpertItem>& items() const { return items_; }
+  /// The model with all that the mix puts in the place of experts, and all else as it was.
+  /// Borrows from the allocator.
+  WeightVariant replaced(const ExpertMix& mix);
   /// Puts what stands for experts into a variant that is run, of one layer or of all. The
   /// allocator's, and borrowed from it. matrix: what packs the matrix that a shared expert uses, a
   /// group of another; null: as the source has it.

@@ -3,6 +3,7 @@
 #include "compress/expert_options.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -29,6 +30,7 @@ ExpertOptions expert_options_of_names(const std::string& names) {
     options.narrow = true;
     return options;
   }
+  std::set<const ExpertReplacement*> chosen;
   for (std::size_t begin = 0; begin <= names.size();) {
     const std::size_t end = std::min(names.find(',', begin), names.size());
     const std::string name = names.substr(begin, end - begin);
@@ -43,7 +45,11 @@ ExpertOptions expert_options_of_names(const std::string& names) {
       fail(ErrorCode::kUsage, "--expert-options: '{}' is not among: all, types, {}, {}", name,
            narrow_replacement().name, expert_replacement_names());
     }
-    options.replacements.push_back(replacement);
+    chosen.insert(replacement);
+  }
+  // In the order of the table, however they are named: ties go by it.
+  for (const ExpertReplacement* replacement : expert_replacements()) {
+    if (chosen.count(replacement) != 0) options.replacements.push_back(replacement);
   }
   return options;
 }

@@ -22,6 +22,8 @@ struct ExpertOptions {
   int rounds = 4;
   /// What share of the text to come is taken to use all experts alike (other_text.h), in [0, 1].
   double other_text = 0.5;
+  /// What asks for them, as errors name it.
+  std::string asked_by = "--expert-options";
 
   bool any() const { return types || narrow || !replacements.empty(); }
 };

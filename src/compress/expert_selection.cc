@@ -151,8 +151,10 @@ std::vector<std::vector<ExpertId>> select_experts(const model::Checkpoint& sourc
   require_statistics(statistics, *request.selection);
   if (request.keep < spec.moe.top_k || request.keep > spec.moe.num_experts) {
     fail(ErrorCode::kUsage,
-         "{}: {} experts of a layer cannot be kept: it has {}, and every token goes to {}",
-         source.file().name(), request.keep, spec.moe.num_experts, spec.moe.top_k);
+         "{}: {} experts of a layer cannot be kept: it has {}, and every token goes to {}; keep {} "
+         "to {}",
+         source.file().name(), request.keep, spec.moe.num_experts, spec.moe.top_k, spec.moe.top_k,
+         spec.moe.num_experts);
   }
   std::vector<std::vector<bool>> is_protected(spec.num_hidden_layers);
   if (statistics != nullptr && request.protects_super_experts) {

@@ -18,6 +18,7 @@
 #include "compress/option_costs.h"
 #include "compress/packed_groups.h"
 #include "compress/row_sample.h"
+#include "compress/slow_steps.h"
 #include "compress/window_stream.h"
 #include "model/exporter.h"
 
@@ -40,6 +41,7 @@ class HessianPacker final : public GroupPacker {
       : context_(context),
         spec_(context.source.spec()),
         options_(options),
+        slow_steps_(options.quantizer),
         cache_(context.folder),
         transforms_(
             context.source, context.folder,
@@ -123,6 +125,7 @@ class HessianPacker final : public GroupPacker {
   HessianPackerOptions options_;
   // Of each option's loss, what its correction takes away, measured on one matrix of the group.
   std::map<const TensorGroup*, std::vector<double>> shares_;
+  SlowStepShares slow_steps_;
   std::span<const PackOrder> sequence_;  // whose matrices the text runs through, when sequential
   PackedGroups cache_;
   LayerTransforms transforms_;
@@ -242,11 +245,15 @@ void HessianPacker::measure_shares(const TensorGroup& group, ExpertId expert,
 }
 
 void HessianPacker::apply_shares(TensorGroup& group) const {
+  const double left = slow_steps_.of(group);
+  for (GroupOption& option : group.options) {
+    option.error *= left;
+    for (double& error : option.part_errors) error *= left;
+  }
   const auto found = shares_.find(&group);
   if (found == shares_.end()) return;
-  for (std::size_t i = 0; i < group.options.size(); ++i) {
+  for (std::size_t i = 0; i < group.options.size(); ++i)
     group.options[i].error *= 1 - found->second[i];
-  }
 }
 
 void HessianPacker::add_errors(TensorGroup& group, ExpertId expert, PreparedHessian& hessian) {
@@ -286,12 +293,9 @@ void HessianPacker::add_errors_of(TensorGroup& group, ExpertId expert, ConstMatr
   const double tokens = static_cast<double>(
       std::max<std::uint64_t>(held_out_.tokens != 0 ? held_out_.tokens : calibration_.tokens, 1));
   const double scale = RowSample(group).scale(group) / tokens;
-  // The slow steps lower the errors of all codecs by much the same share.
-  HessianQuantizerOptions quick = options_.quantizer;
-  if (!quick.dampings.empty()) quick.dampings = {quick.dampings.front()};
-  quick.neighbour_scales = false;
-  if (quick.descent) quick.descent->block_sweeps = quick.descent->chain_sweeps = 0;
+  const HessianQuantizerOptions quick = without_slow_steps(options_.quantizer);
   measure_shares(group, expert, hessian, quick);
+  slow_steps_.add(group, rows, hessian, workers());
   std::vector<std::byte> bytes;
   for (GroupOption& option : group.options) {
     context_.log.check_interrupt();

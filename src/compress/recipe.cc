@@ -181,11 +181,13 @@ Recipe read_recipe(const std::filesystem::path& path) {
     const Section section(*experts, path.string(), "experts");
     section.require_known({"keep", "select", "protect_super_experts", "options", "other_text"});
     recipe.expert_options = read_expert_options(section);
+    if (recipe.expert_options) recipe.options_line = section.line_of("options");
     recipe.other_text = read_other_text(section, recipe.expert_options.has_value());
     const bool selects = experts->contains("keep") || experts->contains("select") ||
                          experts->contains("protect_super_experts");
     if (selects || !recipe.expert_options) {
       recipe.experts = read_selection(section, top.line_of("experts"));
+      recipe.experts_line = section.line_of("keep");
     }
   }
   return recipe;

@@ -20,6 +20,8 @@ struct Recipe {
   std::optional<SelectionRequest> experts;
   std::optional<std::string> expert_options;  ///< as --expert-options takes them
   std::optional<double> other_text;           ///< as --other-text takes it
+  unsigned experts_line = 0;                  ///< of experts.keep, from 1
+  unsigned options_line = 0;                  ///< of experts.options, from 1
 };
 
 /// Throws Error{kUsage} naming file, line and remedy: no TOML, unknown keys, values out of range,

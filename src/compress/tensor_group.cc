@@ -93,6 +93,14 @@ std::vector<TensorGroup> divide_group(const TensorGroup& group) {
     one.only = group.expert(part);
     one.weights = group.weights / group.parts;
     if (!group.channels.empty()) one.channels = {group.channels[part]};
+    for (NoisePoint& point : one.noise) {
+      for (const GroupOption& option : group.options) {
+        if (option.codec != point.codec || !(option.error > 0)) continue;
+        const double share = option.part_errors[part] / option.error;
+        point.error *= share;
+        point.kl *= share;
+      }
+    }
     for (GroupOption& option : one.options) {
       WINNOW_CHECK(option.part_errors.size() == group.parts && option.rank == 0);
       const double error = option.part_errors[part];

@@ -76,11 +76,28 @@ class Recipe(CommandTest):
     def test_what_the_model_or_the_command_lacks_is_named(self):
         def recipe(keep, select):
             return f'version = 1\nbits = 6\n[experts]\nkeep = {keep}\nselect = "{select}"\n'
-        self.refuse(1, ["--statistics", "profile"], *self.arguments(recipe(5, "reap")))
-        self.refuse(1, ["9 experts", "8"], *self.arguments(recipe(9, "aimer")))
-        self.refuse(1, ["1 experts", "cannot"], *self.arguments(recipe(1, "aimer")))
-        self.refuse(1, ["--data"], *self.arguments(recipe(5, "aimer"), data=False))
+        self.refuse(1, ["r.toml:4", "--statistics", "profile"], *self.arguments(recipe(5, "reap")))
+        self.refuse(1, ["r.toml:4", "9 experts", "keep 2 to 8"], *self.arguments(recipe(9, "aimer")))
+        self.refuse(1, ["r.toml:4", "1 experts", "keep 2 to 8"], *self.arguments(recipe(1, "aimer")))
+        self.refuse(1, ["r.toml:4", "--data"], *self.arguments(recipe(5, "aimer"), data=False))
         self.assertEqual(self.left(), [])
+
+    def test_passes_that_contradict_each_other_are_named_with_their_line(self):
+        recipe = 'version = 1\nbits = 6\n[experts]\noptions = ["narrow", "zero"]\n'
+        contradictions = {
+            ("--portable",): "--portable",
+            ("--allocation", "pmq"): "--allocation slopes or search",
+            ("--transforms", "inner-order"): "--transforms",
+            ("--method", "lorc"): "low-rank",
+            ("--hessians", "diagonal"): "'diagonal'",
+            ("--hessians", "layer"): "--hessians expert",
+            ("--expert-options", "zero"): "leave out one",
+            ("--other-text", 0.2): "leave out one",
+        }
+        for flags, word in contradictions.items():
+            with self.subTest(flags):
+                self.refuse(1, ["r.toml", word], *self.arguments(recipe, *flags))
+        self.refuse(1, ["r.toml:4", "--data"], *self.arguments(recipe, data=False))
 
 
 if __name__ == "__main__":

@@ -159,9 +159,10 @@ Json to_json(const Reduced& reduced) {
 std::optional<Reduced> reduce(const Options& options, const compress::Recipe& recipe,
                               const model::Checkpoint& original) {
   if (!recipe.experts) return std::nullopt;
+  const std::string place = fmt::format("{}:{}", options.recipe, recipe.experts_line);
   if (options.data.empty()) {
     fail(ErrorCode::kUsage, "{}: experts are left out: give --data, on which the rest is measured",
-         options.recipe);
+         place);
   }
   std::optional<compress::StatisticsFile> statistics;
   if (!options.statistics.empty() && !compress::is_imatrix(options.statistics)) {
@@ -170,8 +171,10 @@ std::optional<Reduced> reduce(const Options& options, const compress::Recipe& re
   }
   compress::DomainWeight weight = [](const std::string&) { return 1.0; };
   if (statistics) weight = weight_of_domain(options.weights, *statistics);
-  auto kept = compress::select_experts(original, statistics ? &*statistics : nullptr, weight,
-                                       *recipe.experts);
+  auto kept = with_context(place, [&] {
+    return compress::select_experts(original, statistics ? &*statistics : nullptr, weight,
+                                    *recipe.experts);
+  });
   auto reduced = model::Checkpoint::open(options.model).with_experts(kept);
   return Reduced{*recipe.experts, std::move(kept), std::move(reduced)};
 }
