@@ -17,7 +17,8 @@ A seed is a draw of the calibration text: each file's lines, rotated by an amoun
 --draw are taken. What --hold-out names (files of both CALIB and VALID, by name without suffix) is no calibration text;
 with --other it makes the column of foreign domains.
 
-Every finished cell is a JSON file in FOLDER, and is not measured again. With --report-only the table is of the cells
+Every finished cell is a JSON file in FOLDER, and is not measured again; `compress --keep-measurements` serves all
+shares of an arm and a seed. With --report-only the table is of the cells
 that are there, and nothing is measured.
 """
 
@@ -29,6 +30,7 @@ import os
 import pathlib
 import random
 import shlex
+import shutil
 import sys
 
 import budget_report
@@ -172,6 +174,14 @@ class Curve:
         name = f"keep-{keep}" if keep else "file"
         return self.folder / f"seed-{seed}" / arm.name / f"{share:g}" / name
 
+    def measured(self, arm, seed, keep):
+        """Where files are written: at all shares in one place, so that what is measured once serves all of them."""
+        return self.folder / f"seed-{seed}" / arm.name / f"measured-{self.program}" / f"{keep or 'file'}.gguf"
+
+    def forget(self, arm, seed):
+        """What was measured for a seed that is done."""
+        shutil.rmtree(self.measured(arm, seed, None).parent, ignore_errors=True)
+
     def settings(self, arm, share, seed, keep):
         return {"model": str(self.options.model), "calibration": digest(self.calibration), "draw": self.options.draw,
                 "tokens": self.options.tokens, "context": self.options.context, "seed": seed, "share": share,
@@ -179,21 +189,23 @@ class Curve:
 
     def compress(self, arm, share, seed, keep):
         """Writes the file; what its record says, or why there can be none."""
-        place = self.place(arm, share, seed, keep)
+        place, whole = self.place(arm, share, seed, keep), self.measured(arm, seed, keep)
         place.parent.mkdir(parents=True, exist_ok=True)
+        whole.parent.mkdir(parents=True, exist_ok=True)
         recipe = ()
         if arm.select:
             text = f'version = 1\n[experts]\nkeep = {keep}\nselect = "{arm.select}"\n'
-            place.with_suffix(".toml").write_text(text, encoding="utf-8")
-            recipe = ("--recipe", place.with_suffix(".toml"), "--statistics", self.statistics(seed))
+            whole.with_suffix(".toml").write_text(text, encoding="utf-8")
+            recipe = ("--recipe", whole.with_suffix(".toml"), "--statistics", self.statistics(seed))
         try:
-            _, seconds = self.winnow("compress", self.options.model, "-o", place.with_suffix(".gguf"), "--force",
+            _, seconds = self.winnow("compress", self.options.model, "-o", whole, "--force", "--keep-measurements",
                                      "--bits", repr(self.bits(share, keep)), *self.calibration_flags(seed), *recipe,
                                      *self.options.flags, *arm.flags, "--report", place.with_suffix(".report"))
         except Failed as failure:
             if failure.code != CANNOT_BE_MET:
                 raise
             return {"impossible": str(failure).strip().splitlines()[-1].strip()}
+        whole.replace(place.with_suffix(".gguf"))
         record = json.loads((place.with_suffix(".report") / "compress.json").read_text(encoding="utf-8"))
         return {"tensor_bytes": record["tensor_bytes"], "file_bytes": record["file_bytes"], "seconds": seconds,
                 "predicted_kl": record.get("predicted_kl"), "probe_kl": record["measured"]["kl_divergence"],
@@ -272,8 +284,11 @@ def arms_of(options):
 
 def measure(options, say):
     curve, arms = Curve(options, say), arms_of(options)
-    entries = [curve.measure(arm, share, seed) for seed in range(1, options.seeds + 1)
-               for share in options.shares for arm in arms]
+    entries = []
+    for seed in range(1, options.seeds + 1):
+        for arm in arms:
+            entries += [curve.measure(arm, share, seed) for share in options.shares]
+            curve.forget(arm, seed)
     return {"schema_version": 1, "model": str(options.model), "sixteen_bit_bytes": 2 * curve.parameters,
             "arms": [arm.name for arm in arms], "baselines": options.methods, "shares": options.shares,
             "entries": [entry for entry in entries if entry]}

@@ -29,7 +29,11 @@ void add_expert_flags(CLI::App& app, ExpertFlags& flags);
 /// Takes what the recipe asks for. Throws Error{kUsage}, naming `file`, when flags ask too.
 void take_from(const compress::Recipe& recipe, const std::string& file, ExpertFlags& flags);
 
-/// Checked. Throws Error{kUsage} for unknown names, with `portable`, and for a share of other text
+/// Whether the one number of experts of all layers is to be chosen, and nothing else of them.
+bool chooses_counts(const ExpertFlags& flags, bool portable);
+
+/// Checked. Throws Error{kUsage} for unknown names, with `portable` for
+/// all but `chooses_counts`, and for a share of other text
 /// without anything that it would weigh.
 compress::ExpertOptions expert_options(const ExpertFlags& flags, bool portable);
 

@@ -47,6 +47,12 @@ void check_experts(const model::Checkpoint& source, const CompressOptions& optio
         "alone",
         by);
   }
+  if (options.sequential && (options.experts.narrow || !options.experts.replacements.empty())) {
+    fail(ErrorCode::kUsage,
+         "{}: --sequential measures behind layers whose experts are all there: leave it out, or "
+         "everything but 'types'",
+         by);
+  }
   const Allocation kind = options.allocation.kind;
   if ((kind != Allocation::kSlopes && kind != Allocation::kSearch) ||
       options.corrections.rank != 0 || options.transforms.any()) {

@@ -42,6 +42,7 @@ Json to_json(const CompressResult& result) {
   if (result.predicts_kl) {
     json["predicted_kl"] = result.predicted_kl;
     json["together"] = result.together;
+    if (!result.fit_record.is_null()) json["fitted"] = result.fit_record;
   }
   json["allocation"] = result.allocation;
   if (!result.tolerance_record.is_null()) json["attempts"] = result.tolerance_record;
@@ -51,11 +52,10 @@ Json to_json(const CompressResult& result) {
     json["measured"] = metrics::to_json(*result.measured);
   }
   Json groups = Json::array();
-  for (const TensorGroup& group : result.groups) {
-    if (group.width == 0 || !group.left_out) groups.push_back(to_json(group, result));
-  }
+  for (const TensorGroup& group : result.groups) groups.push_back(to_json(group, result));
   json["groups"] = groups;
   if (!result.expert_record.is_null()) json["replacements"] = result.expert_record;
+  if (!result.counts_record.is_null()) json["expert_counts"] = result.counts_record;
   return json;
 }
 

@@ -14,16 +14,18 @@
 #include "compress/damage.h"
 #include "compress/divergence_sweep.h"
 #include "compress/group_packer.h"
+#include "compress/list_options.h"
 #include "compress/memory_plan.h"
+#include "compress/mix_fit.h"
 #include "compress/mix_measurer.h"
 #include "compress/narrowed_groups.h"
 #include "compress/option_costs.h"
 #include "compress/partial_output.h"
 #include "compress/profile_plan.h"
+#include "compress/run_record.h"
 #include "compress/skip_ratios.h"
 #include "compress/tolerance.h"
 #include "model/exporter.h"
-#include "model/fingerprint.h"
 #include "os/file.h"
 
 namespace winnow::compress {
@@ -52,14 +54,12 @@ class Compressor {
   CompressResult run();
 
  private:
-  void list_options();
   std::uint64_t budget() const;
   std::uint64_t planned_size() const;
   std::uint64_t fixed_bytes() const;
   std::uint64_t least_size();
   std::uint64_t largest_size();
   void require_budget();
-  Json run_record() const;
   bool uses_hessians() const {
     return text_ && !text_->calibration.windows.empty() &&
            options_.hessians != HessianScope::kDiagonal && options_.encoders == EncoderKind::kOwn;
@@ -69,7 +69,10 @@ class Compressor {
   bool measures_options() const { return traits(options_.allocation.kind).measures_options; }
   std::unique_ptr<GroupPacker> make_packer(const PackerContext& context);
   void measure_noise(PartialOutput& partial);
-  void fit_together(const SweepMemory& memory);
+  ChosenGroups chosen() const;
+  void fit_weights(const PackerContext& tools, const SweepMemory& memory);
+  void choose_again(const PackerContext& tools, double measured, const WindowBatches& text,
+                    const SweepMemory& memory);
   MixProblem problem() const;
   void choose(const PackerContext& tools);
   void measure_experts(const PackerContext& tools, const SweepMemory& memory);
@@ -98,45 +101,22 @@ class Compressor {
   AllocationResult allocation_;
   MemoryPlan memory_;
   std::unique_ptr<GroupPacker> packer_;
-  std::optional<WindowBatches> probe_;   // with text
-  std::optional<MixMeasurer> measurer_;  // with text
+  std::optional<WindowBatches> probe_;        // with text
+  std::optional<MixMeasurer> measurer_;       // with text
+  std::optional<WindowBatches> calibration_;  // with experts to choose for, as the two next
+  std::filesystem::path expert_states_;       // where hidden states do not fit the memory
   std::optional<ExpertAllocator> experts_;
   ExpertMix expert_mix_;
   std::uint64_t tolerated_ = 0;  // the budget, where a tolerance decides it
   Json attempts_;
   std::vector<metrics::Window> noise_windows_;  // of the probe
-  double together_ = 1;                         // see measure_together
+  double together_ = 1;                         // see MixFit
+  Json fitted_;
   std::optional<model::SkipRatios> skip_;
 };
 
-/// All that is known of the options before anything is measured.
-void Compressor::list_options() {
-  if (options_.experts.narrow && !add_narrowed_groups(source_, groups_)) {
-    log_.warn(fmt::format(
-        "{}: experts keep their {} inner channels: narrower ones have a multiple of 32, as has the "
-        "whole",
-        source_.file().name(), source_.spec().moe.moe_intermediate_size));
-  }
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    TensorGroup& group = groups_[g];
-    for (const quant::Codec* codec : candidate_codecs(source_, group)) {
-      const bool has_encoder = find_encoder(*codec, options_.encoders) != nullptr;
-      if (!has_encoder && !is_stored_as(source_, group, *codec)) continue;
-      GroupOption option;
-      option.codec = codec;
-      option.rank = correction_rank(options_.corrections, source_, group, *codec);
-      count_bytes(group, option);
-      const bool tells_apart = options_.experts.any() && model::traits(group.role).per_expert;
-      if (tells_apart) option.part_errors.assign(group.parts, 0);
-      group.options.push_back(option);
-    }
-    WINNOW_CHECK(!group.options.empty());
-  }
-}
-
 model::ExportOptions Compressor::export_options() const {
-  model::ExportOptions result = compress::export_options(
-      {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_});
+  model::ExportOptions result = compress::export_options(chosen());
   result.metadata = options_.metadata;
   if (skip_) std::ranges::copy(skip_ratio_metadata(*skip_), std::back_inserter(result.metadata));
   return result;
@@ -180,6 +160,7 @@ std::uint64_t Compressor::least_size() {
     return stays_at_least(options_.experts, source_.spec(), group);
   });
   least += least_replacement_bytes(options_.experts, source_.spec());
+  least -= droppable_router_bytes(options_.experts, source_.spec());
   groups_ = whole;
   return least;
 }
@@ -232,10 +213,9 @@ void Compressor::take(const ExpertMix& mix) {
 void Compressor::measure_experts(const PackerContext& tools, const SweepMemory& memory) {
   groups_ = divide_experts(groups_);
   experts_.emplace(tools, options_.experts, *packer_, *probe_, memory);
-  const WindowBatches text(text_->calibration.windows, MemoryPlan::kBatchTokens);
-  experts_->measure(
-      groups_, text, counts_file(),
-      memory_.states_on_disk ? memory.folder / "states-experts" : std::filesystem::path());
+  calibration_.emplace(text_->calibration.windows, MemoryPlan::kBatchTokens);
+  if (memory_.states_on_disk) expert_states_ = memory.folder / "states-experts";
+  experts_->measure(groups_, *calibration_, counts_file(), expert_states_);
   take_whole_experts();
 }
 
@@ -252,6 +232,7 @@ void Compressor::choose_experts(bool fits) {
   take(fits ? experts_->choose(all, damages) : experts_->solve(all, damages));
   const bool searches = fits && options_.allocation.kind == Allocation::kSearch;
   if (searches) take(experts_->search(all, damages, expert_mix_, options_.allocation.search));
+  if (fits) take(experts_->refine(expert_mix_, damages, *calibration_, expert_states_));
   // What is replaced takes no room in the header either.
   const std::uint64_t taken = planned_size();
   WINNOW_CHECK(taken <= budget());
@@ -275,13 +256,53 @@ double Compressor::predicted_kl() const {
   return total * together_;
 }
 
-void Compressor::fit_together(const SweepMemory& memory) {
-  WeightVariant replaced;
-  if (experts_) replaced = experts_->replaced(expert_mix_);
-  const double replaced_kl = experts_ ? experts_->predicted_kl(expert_mix_) : 0;
-  const WindowBatches windows(noise_windows_, MemoryPlan::kBatchTokens);
-  together_ = measure_together(groups_, std::move(replaced), replaced_kl, *packer_, runner_,
-                               source_.spec(), windows, memory, log_);
+ChosenGroups Compressor::chosen() const {
+  return {source_, groups_, packer_.get(), experts_ ? &*experts_ : nullptr, &expert_mix_};
+}
+
+/// On text that is neither learnt from nor what the file is judged by.
+void Compressor::fit_weights(const PackerContext& tools, const SweepMemory& memory) {
+  prepare();
+  const metrics::WindowSet& text = text_->held_out.windows.empty() ? text_->probe : text_->held_out;
+  const std::vector<metrics::Window> windows =
+      sweep_windows(groups_, source_.spec(), text, text_->calibration.scored_tokens());
+  const WindowBatches batches(windows, MemoryPlan::kBatchTokens);
+  const double predicted = predicted_kl();
+  const MixFit fit = fit_mix(chosen(), predicted_by_unit(chosen()), runner_, batches, memory, log_);
+  scale_predictions(fit, groups_);
+  if (experts_) {
+    std::vector<double> factors;
+    for (std::uint32_t l = 0; l < source_.spec().num_hidden_layers; ++l) {
+      factors.push_back(fit.factor_of(unit_of_experts(LayerId{l})));
+    }
+    experts_->scale_slopes(factors);
+  }
+  together_ = fit.together;
+  fitted_ = {{"predicted_kl", predicted}, {"kl", fit.measured}, {"together", fit.together}};
+  const bool solves_again = options_.allocation.kind == Allocation::kSlopes &&
+                            !options_.sequential && !options_.tolerance;
+  if (solves_again) choose_again(tools, fit.measured, batches, memory);
+}
+
+/// With the fitted weights; what was chosen before stays unless the new choice measures better.
+void Compressor::choose_again(const PackerContext& tools, double measured,
+                              const WindowBatches& text, const SweepMemory& memory) {
+  const std::vector<TensorGroup> groups = groups_;
+  const ExpertMix mix = expert_mix_;
+  const AllocationResult allocation = allocation_;
+  choose_any(tools, false);
+  prepare();
+  const std::vector<WeightVariant> variants = {packed_variant(chosen())};
+  const double again =
+      measure_divergences(runner_, source_.spec(), text, variants, memory, log_).front();
+  fitted_["kl_chosen_again"] = again;
+  if (again < measured) {
+    together_ = again / (predicted_kl() / together_);
+    return;
+  }
+  groups_ = groups;
+  expert_mix_ = mix;
+  allocation_ = allocation;
 }
 
 void Compressor::choose_within_tolerance(const PackerContext& tools, const SweepMemory& memory) {
@@ -304,30 +325,6 @@ void Compressor::choose_within_tolerance(const PackerContext& tools, const Sweep
   tolerated_ = found.budget;
   choose_any(tools, true);
   attempts_ = found.attempts;
-}
-
-/// What the pieces in <OUT>.partial/ depend on. The budget is not among it: another one may use
-/// them.
-Json Compressor::run_record() const {
-  Json run = options_.run.is_object() ? options_.run : Json::object();
-  run["model"] = fmt::format("{:016x}", model::fingerprint(source_.file()));
-  run["isa"] = std::string(runner_.kernels().isa);
-  run["hessians"] = std::string(to_string(options_.hessians));
-  run["probe_tokens"] = options_.probe_tokens;
-  if (options_.corrections.rank != 0) run["correction_rank"] = options_.corrections.rank;
-  if (options_.experts.any()) run["every_expert"] = "yes";
-  run["text"] = "";
-  if (text_) {
-    run["text"] = fmt::format("{:016x}", text_fingerprint(text_->calibration));
-    run["held_out"] = fmt::format("{:016x}", text_fingerprint(text_->held_out));
-    run["probe"] = fmt::format("{:016x}", text_fingerprint(text_->probe));
-  }
-  // What comes before a group decides its bytes, and what is wanted decides a layer's changes.
-  if (options_.sequential || options_.transforms.any()) run["budget"] = budget();
-  if (options_.sequential) {
-    run["allocation"] = dump_json({describe(options_.allocation), options_.experts.other_text});
-  }
-  return run;
 }
 
 std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& context) {
@@ -396,6 +393,7 @@ CompressResult Compressor::result() const {
   }
   result.predicted_kl = predicted_kl();
   result.together = together_;
+  result.fit_record = fitted_;
   result.tolerance_record = attempts_;
   if (experts_) result.expert_record = experts_->record(expert_mix_);
   return result;
@@ -413,36 +411,28 @@ void Compressor::measure_output(CompressResult& result) const {
 
 /// KL(source || output) on the probe, with one layer in memory.
 double Compressor::measure_by_layers(const SweepMemory& memory) {
-  std::vector<WeightVariant> variants(1);
-  for (const TensorGroup& group : groups_) {
-    const PackOrder order{&group, group.options[group.chosen].codec};
-    if (group.left_out || packer_->is_copy(order)) continue;
-    variants[0].changes[key_of(group)] = [this, order] {
-      return pack_at_full_width(*packer_, order, source_);
-    };
-  }
-  if (experts_) {
-    experts_->add_to(variants[0], expert_mix_, [this](std::size_t g) {
-      return packer_->pack({&groups_[g], groups_[g].options[groups_[g].chosen].codec});
-    });
-  }
+  const std::vector<WeightVariant> variants = {packed_variant(chosen())};
   return measure_divergences(runner_, source_.spec(), *probe_, variants, memory, log_).front();
 }
 
 CompressResult Compressor::run() {
   check_allocation(options_.allocation.kind, text_.has_value(), source_.spec());
   check_compress_options(source_, options_, text_.has_value(), uses_hessians());
-  list_options();
+  list_options(source_, options_, groups_, log_);
   name_codecs_left_out(options_.encoders, log_);
   if (!options_.tolerance) require_budget();
   // An output that cannot be written is better known now than after hours.
   { const os::AtomicFile trial(out_); }
   warn_of_quantised_source(source_, groups_, log_);
   if (options_.max_memory) {
-    memory_ = plan_memory(source_, groups_, text_ ? &*text_ : nullptr, *options_.max_memory);
+    const MemoryWishes wishes{measures_options(), skip_ ? windows_ : nullptr, &options_.experts};
+    memory_ =
+        plan_memory(source_, groups_, text_ ? &*text_ : nullptr, *options_.max_memory, wishes);
   }
+  const Json record =
+      run_record(source_, options_, text_ ? &*text_ : nullptr, runner_.kernels().isa, budget());
   using Start = PartialOutput::Start;
-  PartialOutput partial(out_, run_record(), options_.restart ? Start::kRestart : Start::kResume);
+  PartialOutput partial(out_, record, options_.restart ? Start::kRestart : Start::kResume);
   const PackerContext tools{source_, runner_, partial.folder(), [&partial] { partial.keep(); },
                             log_};
   if (skip_) {
@@ -468,16 +458,15 @@ CompressResult Compressor::run() {
   } else {
     choose_any(tools, true);
   }
-  if (text_ && measures_options()) fit_together(sweep);
+  const bool runs_as_written = !changes_vectors(options_.transforms, source_.spec());
+  if (text_ && measures_options() && runs_as_written) fit_weights(tools, sweep);
   quantise();
   CompressResult finished = result();
-  const bool runs_as_written = !changes_vectors(options_.transforms, source_.spec());
   if (text_ && options_.max_memory && options_.reference == nullptr && runs_as_written) {
-    finished.measured_kl = experts_ ? measure_by_layers(sweep)
-                                    : measurer_->measure(std::vector<Mix>{allocation_.mix}).front();
+    finished.measured_kl = measure_by_layers(sweep);
   }
   packer_.reset();
-  partial.remove();
+  options_.keep_measurements ? partial.keep() : partial.remove();
   measure_output(finished);
   return finished;
 }

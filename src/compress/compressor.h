@@ -70,6 +70,8 @@ struct CompressOptions {
   /// Of the whole process; nothing: no limit.
   std::optional<Bytes> max_memory;
   bool restart = false;  ///< forget an unfinished run
+  /// <OUT>.partial/ stays when the output is whole, for another budget of the same run.
+  bool keep_measurements = false;
   /// Provenance for the output's metadata.
   std::vector<std::pair<std::string, formats::Value>> metadata;
   /// What decides the bytes besides this structure, for recognising an unfinished run: program
@@ -90,10 +92,12 @@ struct CompressResult {
   std::string allocation;        ///< name of the way that was chosen by
   Json allocation_record;        ///< what the choice rests on (`AllocationResult::record`)
   double predicted_kl = 0;       ///< sum over all times `together`; nats per token with such text
-  double together = 1;           ///< see measure_together
+  double together = 1;           ///< see MixFit
+  Json fit_record;               ///< what the weights of layers were fitted to
   Json tolerance_record;         ///< with `CompressOptions::tolerance`: what was tried
   /// With `CompressOptions::experts`: what was considered in the place of each expert, and chosen.
   Json expert_record;
+  Json counts_record;  ///< see portable_counts.h
   /// The written file against the original on the held-out text; only with text, and without a
   /// limit of memory, since both models are loaded.
   std::optional<metrics::Evaluation> measured;

@@ -67,7 +67,7 @@ TEST_F(CompressExperts, EveryBudgetIsMetAndMoreBytesNeverPromiseMoreDivergence) 
       const CompressResult result = run(within(budget, names));
       EXPECT_LE(std::filesystem::file_size(out()), budget) << names;
       EXPECT_EQ(std::filesystem::file_size(out()), result.file_bytes.value) << names;
-      const double sum = result.predicted_kl / result.together;
+      const double sum = result.fit_record["predicted_kl"];  // what was minimised
       EXPECT_LE(sum, last * (1 + 1e-12)) << names << " " << budget;
       EXPECT_TRUE(std::isfinite(result.measured->all.kl_divergence));
       last = sum;
@@ -170,10 +170,41 @@ TEST_F(CompressExperts, RecordsTellOfNarrowedExperts) {
     ++narrowed;
   }
   EXPECT_GT(narrowed, 0U);
-  std::size_t groups = 0;
-  for (const Json& group : record["groups"]) groups += group.contains("width") ? 1 : 0;
-  EXPECT_EQ(groups, 3 * narrowed);
+  std::size_t chosen = 0, considered = 0;
+  for (const Json& group : record["groups"]) {
+    if (!group.contains("width")) continue;
+    ++considered;
+    chosen += group.contains("chosen") ? 1 : 0;
+    EXPECT_FALSE(group["options"].empty());
+    for (const Json& option : group["options"]) EXPECT_TRUE(option.contains("predicted_kl"));
+  }
+  EXPECT_EQ(chosen, 3 * narrowed);
+  const model::ModelSpec& spec = source_.spec();
+  EXPECT_EQ(considered, 3 * 2 * spec.num_hidden_layers * spec.moe.num_experts) << "of both widths";
   EXPECT_FALSE(record["replacements"]["rounds"].empty());
+}
+
+TEST_F(CompressExperts, TheFormThatIsTakenIsTheBestThatWasMeasured) {
+  const CompressResult result = run(within(tight("zero,constant"), "zero,constant"));
+  const Json refinement = to_json(result)["replacements"]["refinement"];
+  const double taken = refinement["kl"][refinement["taken"].get<std::string>()];
+  EXPECT_GT(taken, 0);
+  for (const auto& [form, kl] : refinement["kl"].items())
+    EXPECT_LE(taken, kl.get<double>()) << form;
+  EXPECT_LE(std::filesystem::file_size(out()), tight("zero,constant"));
+}
+
+/// The last round's choice is no better for being the last.
+TEST_F(CompressExperts, TheBestRoundIsTaken) {
+  for (const char* names : {"all", "narrow", "zero,constant"}) {
+    const Json record = to_json(run(within(tight(names), names)))["replacements"];
+    const Json& rounds = record["rounds"];
+    const auto total = [](const Json& round) {
+      return round["measured_kl"].get<double>() + round["types_kl"].get<double>();
+    };
+    const double taken = total(rounds.at(record["round_taken"].get<std::size_t>()));
+    for (const Json& round : rounds) EXPECT_LE(taken, total(round)) << names;
+  }
 }
 
 TEST_F(CompressExperts, AToleranceIsMetWithThemToo) {
@@ -193,9 +224,11 @@ TEST_F(CompressExperts, AToleranceIsMetWithThemToo) {
 
 TEST_F(CompressExperts, AllOptionsAreNeverPredictedWorseThanSome) {
   const std::uint64_t budget = least("types") + 5000;
-  const double types = run(within(budget, "types")).predicted_kl;
-  const double all = run(within(budget, "all")).predicted_kl;
-  EXPECT_LE(all, types * (1 + 1e-12));
+  const auto sum = [&](const char* names) {  // before what comes together is measured
+    const CompressResult result = run(within(budget, names));
+    return result.fit_record["predicted_kl"].get<double>();
+  };
+  EXPECT_LE(sum("all"), sum("types") * (1 + 1e-12));
 }
 
 TEST_F(CompressExperts, ASearchOnMeasuredDivergenceIsNeverWorseThanItsStart) {
@@ -270,6 +303,20 @@ TEST_F(CompressExperts, WhereverItIsStoppedItGoesOnAndWritesTheSameBytes) {
       EXPECT_THAT(names_in(folder_.path()), ElementsAre("out.gguf"));
     }
   }
+}
+
+TEST_F(CompressExperts, MeasurementsThatAreKeptServeAnotherBudget) {
+  const std::uint64_t smallest = least("all"), largest = least("types");
+  const CompressOptions wanted = within(largest + 5000, "all");
+  run(wanted);
+  const std::string bytes = file_bytes(out());
+  CompressOptions first = within((smallest + largest) / 2, "all");
+  first.keep_measurements = true;
+  run(first);
+  EXPECT_NE(file_bytes(out()), bytes);
+  run(wanted);
+  EXPECT_EQ(file_bytes(out()), bytes);
+  EXPECT_THAT(names_in(folder_.path()), ElementsAre("out.gguf"));
 }
 
 TEST_F(CompressExperts, WhatItDoesNotGoWithIsRefusedBeforeAnyWork) {

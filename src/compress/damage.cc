@@ -94,46 +94,6 @@ double expected_kl(std::span<const NoisePoint> noise, double error) {
   return below->kl * std::pow(above->kl / below->kl, share);
 }
 
-namespace {
-
-/// The point whose plain rounding errs most like the chosen type with compensation, which is worth
-/// about one bit; null without points.
-const NoisePoint* point_like(const TensorGroup& group) {
-  const quant::Codec& chosen = *group.options[group.chosen].codec;
-  const NoisePoint* nearest = nullptr;
-  const auto distance = [&](const NoisePoint& point) {
-    return std::fabs(point.codec->bits_per_weight() - (chosen.bits_per_weight() + 1));
-  };
-  for (const NoisePoint& point : group.noise) {
-    if (!(point.error > 0)) continue;
-    if (nearest == nullptr || distance(point) < distance(*nearest)) nearest = &point;
-  }
-  return nearest;
-}
-
-}  // namespace
-
-double measure_together(std::span<const TensorGroup> groups, WeightVariant replaced,
-                        double replaced_kl, GroupPacker& packer, engine::LayerRunner& runner,
-                        const model::ModelSpec& spec, const WindowBatches& windows,
-                        const SweepMemory& memory, Log& log) {
-  double predicted = replaced_kl;
-  for (const TensorGroup& group : groups) {
-    if (group.left_out || group.width != 0) continue;
-    if (!(group.options[group.chosen].predicted_kl > 0)) continue;
-    const NoisePoint* const point = point_like(group);
-    if (point == nullptr) continue;
-    predicted += point->kl;
-    replaced.changes[key_of(group)] = [&packer, &group, point] {
-      return packer.noise(group, *point);
-    };
-  }
-  if (!(predicted > 0)) return 1;
-  const std::vector<WeightVariant> variants = {std::move(replaced)};
-  const double measured = measure_divergences(runner, spec, windows, variants, memory, log).front();
-  return measured > 0 ? measured / predicted : 1;
-}
-
 void predict_damage(std::vector<TensorGroup>& groups) {
   for (TensorGroup& group : groups) {
     // Not of the finest, where the rounding of activations outweighs that of weights.

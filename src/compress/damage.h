@@ -38,17 +38,6 @@ void measure_noise(std::vector<TensorGroup>& groups, GroupPacker& packer,
 /// them in logarithms. 0 without noise points.
 double expected_kl(std::span<const NoisePoint> noise, double error);
 
-/// What noise like that of the groups' chosen types, in all of them at once and together with
-/// `replaced`, causes over what it is predicted to cause: the share to which predictions hold when
-/// everything that is chosen comes together. The noise of a group is that of the point that errs
-/// most like its type. Groups that are left out, narrowed, or in types that do not round take no
-/// part. replaced: what stands for experts, of which `replaced_kl` is predicted. 1 where nothing
-/// is predicted. windows: as for `measure_noise`.
-double measure_together(std::span<const TensorGroup> groups, WeightVariant replaced,
-                        double replaced_kl, GroupPacker& packer, engine::LayerRunner& runner,
-                        const model::ModelSpec& spec, const WindowBatches& windows,
-                        const SweepMemory& memory, Log& log);
-
 /// Fills `predicted_kl` of all options and `kl_per_error` from the noise points. Types that round
 /// cost no less than the finest of them: activations are rounded with it.
 void predict_damage(std::vector<TensorGroup>& groups);

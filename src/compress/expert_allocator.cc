@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <tuple>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "compress/expert_likeness.h"
+#include "compress/expert_refinement.h"
 #include "compress/expert_selection.h"
 #include "compress/narrowed_groups.h"
 #include "compress/other_text.h"
@@ -72,7 +72,10 @@ void ExpertAllocator::measure(const std::vector<TensorGroup>& groups, const Wind
   first_slopes_ = slopes_;
   protect_super_experts();
   // Pairs of one layer do not bear on those of another.
-  add_shared();
+  if (shared_ != nullptr) {
+    share_alike(
+        likenesses_, *shared_, [this](const ExpertItem& item) { return is_super(item); }, items_);
+  }
   predict();
 }
 
@@ -132,20 +135,13 @@ void ExpertAllocator::add_items(LayerId layer, const LayerSums& sums, bool pads)
   const std::span<ExpertItem> items = std::span(items_).subspan(first);
   add_groups(items, layer, sums);
   limit_dropped(items);
-  if (shared_ == nullptr || sums.experts.size() < 2) return;
-  const ExpertReplacement& zero = *find_expert_replacement("zero");
-  for (const ExpertItem& item : items) {
-    const ExpertId nearest = sums.experts[index(item.expert)].nearest;
-    likenesses_.push_back({first + index(item.expert), first + index(nearest),
-                           change_per_token(*shared_, sums, item.expert),
-                           change_per_token(zero, sums, item.expert)});
-  }
+  if (shared_ != nullptr) add_likenesses(sums, first, *shared_, likenesses_);
 }
 
 /// The matrices of a layer's experts, and those of their narrowed forms.
 void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
                                  const LayerSums& sums) {
-  std::map<std::uint32_t, std::vector<double>> changes;  // by width, of each expert
+  std::map<std::uint32_t, std::vector<double>> changes, elsewhere;  // by width, of each expert
   for (std::size_t g = 0; g < groups_->size(); ++g) {
     const TensorGroup& group = (*groups_)[g];
     if (!group.only || group.layer != layer) continue;
@@ -166,8 +162,10 @@ void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
     if (option == options.end()) {
       options.push_back({&narrow_replacement(), 0, 0, 0, {}, group.width, {}});
       option = std::prev(options.end());
-      changes[group.width].push_back(group.channels.front()->lost *
-                                     sums.experts[index(*group.only)].squared_outputs);
+      const double outputs = sums.experts[index(*group.only)].squared_outputs;
+      const ChannelChoice& channels = *group.channels.front();
+      changes[group.width].push_back(channels.lost * outputs);
+      elsewhere[group.width].push_back(channels.lost_elsewhere * outputs);
     }
     option->groups.push_back(g);
   }
@@ -175,36 +173,8 @@ void ExpertAllocator::add_groups(std::span<ExpertItem> items, LayerId layer,
     for (ReplacementOption& option : item.replacements) {
       if (option.width == 0) continue;
       option.change = change_per_token(changes.at(option.width), sums, item.expert);
+      option.change_elsewhere = change_per_token(elsewhere.at(option.width), sums, item.expert);
     }
-  }
-}
-
-/// An expert whose matrices another one uses has to keep them, so it is to be worth it: pairs are
-/// taken by rising change, while it is at most half of what the least of the expert's other
-/// replacements changes. Super experts lend and do not borrow.
-void ExpertAllocator::add_shared() {
-  constexpr double kWorth = 0.5;
-  std::vector<Likeness> worthy;
-  for (const Likeness& pair : likenesses_) {
-    const ExpertItem& item = items_[pair.item];
-    if (is_super(item)) continue;
-    double other = pair.alone;
-    for (const ReplacementOption& option : item.replacements) {
-      if (option.width == 0) other = std::min(other, option.change);
-    }
-    if (pair.change <= kWorth * other) worthy.push_back(pair);
-  }
-  std::sort(worthy.begin(), worthy.end(), [](const Likeness& a, const Likeness& b) {
-    return std::tie(a.change, a.item) < std::tie(b.change, b.item);
-  });
-  std::vector<bool> shares(items_.size());
-  std::vector<bool> is_owner(items_.size());
-  for (const Likeness& pair : worthy) {
-    if (is_owner[pair.item] || shares[pair.owner]) continue;
-    shares[pair.item] = is_owner[pair.owner] = true;
-    items_[pair.item].replacements.push_back(
-        {shared_, 0, pair.change, 0, items_[pair.owner].expert, 0, {}});
-    items_[pair.owner].keep();
   }
 }
 
@@ -230,7 +200,9 @@ void ExpertAllocator::limit_dropped(std::span<ExpertItem> items) const {
 void ExpertAllocator::predict() {
   for (ExpertItem& item : items_) {
     for (ReplacementOption& option : item.replacements) {
-      option.predicted_kl = slopes_[index(item.layer)] * option.change;
+      const double slope = slopes_[index(item.layer)];
+      option.predicted_kl = slope * option.change;
+      option.predicted_elsewhere = slope * option.change_elsewhere;
     }
   }
 }
@@ -282,25 +254,14 @@ void ExpertAllocator::add_narrowed(WeightVariant& variant, const ReplacementOpti
 
 DamageTable ExpertAllocator::with_shared_use(const DamageTable& damages,
                                              const ExpertMix& mix) const {
-  std::vector<double> more(items_.size());
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (!mix.replaced[i]) continue;
-    const ReplacementOption& option = items_[i].replacements[*mix.replaced[i]];
-    if (option.how != shared_) continue;
-    const ExpertItem& owner = item_of(items_[i].layer, option.shared_with);
-    if (!(owner.use > 0)) continue;
-    more[static_cast<std::size_t>(&owner - items_.data())] += items_[i].use / owner.use;
-  }
-  DamageTable table = damages;
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    for (const std::size_t g : items_[i].groups) {
-      for (double& damage : table[g]) damage *= 1 + more[i];
-    }
-  }
-  return table;
+  return compress::with_shared_use(damages, items_, mix);
 }
 
 const std::vector<float>& ExpertAllocator::constant(LayerId layer, ExpertId expert) const {
+  if (index(layer) < joint_constants_.size() && !joint_constants_[index(layer)].empty()) {
+    const std::vector<float>& joint = joint_constants_[index(layer)][index(expert)];
+    if (!joint.empty()) return joint;
+  }
   return constants_[index(layer)][index(expert)];
 }
 
@@ -411,7 +372,7 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
         for (const Mix& all : mixes) {
           const ExpertMix mix = parted(all);
           variants.push_back(replaced(mix));
-          types.push_back(damage_of_types(with_shared_use(damages, mix), mix));
+          types.push_back(damage_of_types(with_shared_use(damages, mix), items_, mix));
         }
         std::vector<double> totals = measure_divergences(context_.runner, context_.source.spec(),
                                                          probe_, variants, memory_, context_.log);
@@ -427,16 +388,6 @@ ExpertMix ExpertAllocator::search(const MixProblem& problem, const DamageTable& 
   return best;
 }
 
-/// Of the types of all matrices that are there.
-double ExpertAllocator::damage_of_types(const DamageTable& damages, const ExpertMix& mix) const {
-  const std::vector<bool> is_there = groups_there(damages.size(), items_, mix);
-  double total = 0;
-  for (std::size_t g = 0; g < damages.size(); ++g) {
-    if (is_there[g]) total += damages[g][mix.mix[g]];
-  }
-  return total;
-}
-
 ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& damages) {
   struct Fitted {
     double damage = INFINITY;  // measured of the replacements, predicted of the types
@@ -445,16 +396,24 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
   } best;
   // So that a budget gives the same mix whatever was chosen before.
   slopes_ = first_slopes_;
+  joint_constants_.clear();
+  refinement_ = {};
   predict();
   const DamageTable decides = decisive(damages);
   ExpertMix mix = solve_decisive(problem, decides);
   for (int round = 0; round < options_.rounds; ++round) {
     const auto is_replaced = [](const auto& choice) { return choice.has_value(); };
-    if (std::none_of(mix.replaced.begin(), mix.replaced.end(), is_replaced)) return mix;
-    const double damage = fit_slopes(mix) + damage_of_types(with_shared_use(damages, mix), mix);
-    ExpertMix next = solve_decisive(problem, with_shared_use(decides, mix));
-    if (next.replaced == mix.replaced) return next;
-    if (damage < best.damage) best = {damage, std::move(mix), slopes_};
+    const bool any = std::any_of(mix.replaced.begin(), mix.replaced.end(), is_replaced);
+    const double types = damage_of_types(with_shared_use(damages, mix), items_, mix);
+    const double damage = types + (any ? fit_slopes(mix) : 0);
+    if (any) rounds_.back()["types_kl"] = types;
+    ExpertMix next = any ? solve_decisive(problem, with_shared_use(decides, mix)) : mix;
+    const bool stays = next.replaced == mix.replaced;
+    if (damage < best.damage) {
+      best = {damage, stays ? next : std::move(mix), slopes_};
+      if (any) round_taken_ = rounds_.size() - 1;
+    }
+    if (stays) break;
     mix = std::move(next);
   }
   if (best.slopes.empty()) return mix;
@@ -463,18 +422,51 @@ ExpertMix ExpertAllocator::choose(const MixProblem& problem, const DamageTable& 
   return std::move(best.mix);
 }
 
+ExpertMix ExpertAllocator::refine(const ExpertMix& mix, const DamageTable& damages,
+                                  const WindowBatches& text, const std::filesystem::path& states) {
+  if (!can_be_refined(items_, mix)) return mix;
+  const model::ModelSpec& spec = context_.source.spec();
+  const DamageTable decides = with_shared_use(decisive(damages), mix);
+  WindowStream stream(text, spec.hidden_size, states);
+  Refinement refined =
+      refine_layers({spec, items_, slopes_, decides, constants_, options_.other_text}, mix,
+                    context_.runner, stream, context_.log);
+  std::vector<WeightVariant> variants = {replaced(mix), replaced(refined.mix)};
+  joint_constants_ = std::move(refined.constants);
+  variants.push_back(replaced(refined.mix));
+  std::vector<double> totals =
+      measure_divergences(context_.runner, spec, probe_, variants, memory_, context_.log);
+  totals[0] += damage_of_types(with_shared_use(damages, mix), items_, mix);
+  const double types = damage_of_types(with_shared_use(damages, refined.mix), items_, refined.mix);
+  totals[1] += types;
+  totals[2] += types;
+  const auto best = std::min_element(totals.begin(), totals.end()) - totals.begin();
+  constexpr std::array kForms = {"unrefined", "swapped", "joint_constants"};
+  refinement_ = {{"swaps", refined.swaps}, {"taken", kForms[static_cast<std::size_t>(best)]}};
+  for (std::size_t f = 0; f < kForms.size(); ++f) refinement_["kl"][kForms[f]] = totals[f];
+  if (best != 2) joint_constants_.clear();
+  return best == 0 ? mix : std::move(refined.mix);
+}
+
 ExpertMix ExpertAllocator::refill(MixProblem problem, const DamageTable& damages,
                                   const ExpertMix& mix, std::uint64_t spare) const {
   problem.room = size_of(problem, items_, mix) + spare;
   return solve_types(problem, with_shared_use(decisive(damages), mix), items_, mix.replaced);
 }
 
+std::vector<double> ExpertAllocator::predicted_by_layer(const ExpertMix& mix) const {
+  return compress::predicted_by_layer(items_, mix, slopes_.size());
+}
+
 double ExpertAllocator::predicted_kl(const ExpertMix& mix) const {
   double total = 0;
-  for (std::size_t i = 0; i < items_.size(); ++i) {
-    if (mix.replaced[i]) total += items_[i].replacements[*mix.replaced[i]].predicted_kl;
-  }
+  for (const double layer : predicted_by_layer(mix)) total += layer;
   return total;
+}
+
+void ExpertAllocator::scale_slopes(std::span<const double> factors) {
+  for (std::size_t l = 0; l < slopes_.size(); ++l) slopes_[l] *= factors[l];
+  predict();
 }
 
 Json ExpertAllocator::record(const ExpertMix& mix) const {
@@ -484,11 +476,18 @@ Json ExpertAllocator::record(const ExpertMix& mix) const {
     if (item.replacements.empty()) continue;
     experts.push_back(to_json(item, mix.replaced[i]));
   }
+  Json supers = Json::array();
+  for (const ExpertItem& item : items_) {
+    if (is_super(item)) supers.push_back(place_of(item));
+  }
   Json record = {{"other_text", options_.other_text},
+                 {"super_experts", std::move(supers)},
                  {"kl_per_change", slopes_},
                  {"rounds", rounds_},
                  {"experts", std::move(experts)}};
+  if (!rounds_.empty()) record["round_taken"] = round_taken_;
   if (!search_.is_null()) record["search"] = search_;
+  if (!refinement_.is_null()) record["refinement"] = refinement_;
   return record;
 }
 

@@ -16,6 +16,7 @@
 #include "compress/expert_items.h"
 #include "compress/expert_options.h"
 #include "compress/expert_replacement.h"
+#include "compress/expert_sharing.h"
 #include "compress/group_packer.h"
 #include "compress/mix_search.h"
 
@@ -47,6 +48,12 @@ class ExpertAllocator {
   /// its types; the best of them, at most `options.rounds` times `options.offspring` measured.
   ExpertMix search(const MixProblem& problem, const DamageTable& damages, const ExpertMix& start,
                    const MixSearchOptions& options);
+  /// From what `choose` or `search` gave, a mix of the same bytes that one more pass over `text`,
+  /// the one that was measured, finds better (expert_refinement.h): by the measured divergence of
+  /// all replacements and the predicted damage of types, of the mix as it is, with experts swapped,
+  /// and with constants fitted together, the least. The constants stay until the next choice.
+  ExpertMix refine(const ExpertMix& mix, const DamageTable& damages, const WindowBatches& text,
+                   const std::filesystem::path& states);
   /// The same with the slopes as they are.
   ExpertMix solve(const MixProblem& problem, const DamageTable& damages) const;
   /// The same replacements, and types for `spare` bytes more than the mix takes.
@@ -70,6 +77,10 @@ class ExpertAllocator {
   const std::vector<float>& constant(LayerId layer, ExpertId expert) const;
   /// Nats per token that the mix's replacements are expected to cost.
   double predicted_kl(const ExpertMix& mix) const;
+  /// [layers]: the same of each.
+  std::vector<double> predicted_by_layer(const ExpertMix& mix) const;
+  /// Multiplies the layers' slopes by factors [layers], until the next choice begins anew.
+  void scale_slopes(std::span<const double> factors);
   Json record(const ExpertMix& mix) const;
 
  private:
@@ -80,19 +91,11 @@ class ExpertAllocator {
   void prepare_narrowed(const ExpertMix& mix);
   void add_narrowed(WeightVariant& variant, const ReplacementOption& option) const;
   void limit_dropped(std::span<ExpertItem> items) const;
-  /// What it would change that an expert uses the matrices of the one most like it.
-  struct Likeness {
-    std::size_t item, owner;  ///< places in items_
-    double change;
-    double alone;  ///< of nothing in its place
-  };
-  void add_shared();
   bool is_super(const ExpertItem& item) const;
   void predict();
   /// Damages of types as decisions weigh them.
   DamageTable decisive(const DamageTable& damages) const;
   ExpertMix solve_decisive(MixProblem problem, const DamageTable& damages) const;
-  double damage_of_types(const DamageTable& damages, const ExpertMix& mix) const;
   double fit_slopes(const ExpertMix& mix);
 
   PackerContext context_;
@@ -109,13 +112,17 @@ class ExpertAllocator {
   std::vector<ExpertItem> items_;
   std::vector<std::size_t> first_item_;                     // [layers]
   std::vector<std::vector<std::vector<float>>> constants_;  // [layers][experts]
-  std::vector<std::vector<double>> largest_outputs_;        // [layers][experts]
-  std::vector<std::vector<bool>> super_experts_;            // [layers][experts]
-  std::vector<Likeness> likenesses_;
-  std::vector<double> slopes_;        // [layers]: nats per token and unit of change
-  std::vector<double> first_slopes_;  // before any were fitted
+  // Of the mix that was refined last; empty where the single ones are used.
+  std::vector<std::vector<std::vector<float>>> joint_constants_;
+  std::vector<std::vector<double>> largest_outputs_;  // [layers][experts]
+  std::vector<std::vector<bool>> super_experts_;      // [layers][experts]
+  std::vector<Likeness> likenesses_;                  // places in items_
+  std::vector<double> slopes_;                        // [layers]: nats per token and unit of change
+  std::vector<double> first_slopes_;                  // before any were fitted
   Json rounds_ = Json::array();
+  std::size_t round_taken_ = 0;
   Json search_;
+  Json refinement_;
 };
 
 }  // namespace winnow::compress

@@ -178,6 +178,10 @@ std::uint64_t size_of(const MixProblem& problem, std::span<const ExpertItem> ite
   return total;
 }
 
+Json place_of(const ExpertItem& item) {
+  return {{"layer", index(item.layer)}, {"expert", index(item.expert)}};
+}
+
 Json to_json(const ExpertItem& item, const std::optional<std::size_t>& replaced) {
   Json options = Json::array();
   for (const ReplacementOption& option : item.replacements) {
@@ -188,9 +192,11 @@ Json to_json(const ExpertItem& item, const std::optional<std::size_t>& replaced)
     if (option.how->kind == model::ExpertKind::kShared) {
       options.back()["shared_with"] = index(option.shared_with);
     }
-    if (option.width != 0) options.back()["width"] = option.width;
+    if (option.width == 0) continue;
+    options.back()["width"] = option.width;
+    options.back()["change_elsewhere"] = option.change_elsewhere;
   }
-  Json expert = {{"layer", index(item.layer)}, {"expert", index(item.expert)}};
+  Json expert = place_of(item);
   if (replaced) {
     const ReplacementOption& chosen = item.replacements[*replaced];
     expert["chosen"] = std::string(chosen.how->name);
@@ -198,6 +204,16 @@ Json to_json(const ExpertItem& item, const std::optional<std::size_t>& replaced)
   }
   expert["options"] = std::move(options);
   return expert;
+}
+
+std::vector<double> predicted_by_layer(std::span<const ExpertItem> items, const ExpertMix& mix,
+                                       std::size_t layers) {
+  std::vector<double> sums(layers);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (!mix.replaced[i]) continue;
+    sums[index(items[i].layer)] += items[i].replacements[*mix.replaced[i]].predicted_kl;
+  }
+  return sums;
 }
 
 std::vector<bool> groups_there(std::size_t groups, std::span<const ExpertItem> items,
@@ -208,6 +224,16 @@ std::vector<bool> groups_there(std::size_t groups, std::span<const ExpertItem> i
     for (const std::size_t g : items[i].groups_of(mix.replaced[i])) is_there[g] = true;
   }
   return is_there;
+}
+
+double damage_of_types(const DamageTable& damages, std::span<const ExpertItem> items,
+                       const ExpertMix& mix) {
+  const std::vector<bool> is_there = groups_there(damages.size(), items, mix);
+  double total = 0;
+  for (std::size_t g = 0; g < damages.size(); ++g) {
+    if (is_there[g]) total += damages[g][mix.mix[g]];
+  }
+  return total;
 }
 
 std::optional<ExpertMix> solve_experts(const MixProblem& problem, const DamageTable& damages,

@@ -28,6 +28,10 @@ struct ReplacementOption {
   /// bytes and damage come on top.
   std::uint32_t width = 0;
   std::vector<std::size_t> groups = {};
+  /// `change` where the text uses all inner channels alike, and what that is predicted to cost;
+  /// of narrowed experts, others lose the same.
+  double change_elsewhere = 0;
+  double predicted_elsewhere = 0;
 };
 
 struct ExpertItem {
@@ -63,6 +67,8 @@ struct ExpertItem {
   }
 };
 
+/// For the run record: its layer and number.
+Json place_of(const ExpertItem& item);
 /// For the run record: the options that it has, and which was taken.
 Json to_json(const ExpertItem& item, const std::optional<std::size_t>& replaced);
 
@@ -74,10 +80,18 @@ struct ExpertMix {
   bool operator==(const ExpertMix&) const = default;
 };
 
+/// [layers]: nats per token that the mix's replacements are expected to cost.
+std::vector<double> predicted_by_layer(std::span<const ExpertItem> items, const ExpertMix& mix,
+                                       std::size_t layers);
+
 /// [groups]: whether anything of the model has these matrices: none has those of an expert that
 /// something else stands for.
 std::vector<bool> groups_there(std::size_t groups, std::span<const ExpertItem> items,
                                const ExpertMix& mix);
+
+/// The sum of the damages of all matrices that are there.
+double damage_of_types(const DamageTable& damages, std::span<const ExpertItem> items,
+                       const ExpertMix& mix);
 
 /// The least predicted damage within the room, which has the rows of the router in it (those of
 /// `problem.bytes` are not). First the experts as wholes, each with the best combinations of its

@@ -78,6 +78,17 @@ std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model:
   return total;
 }
 
+std::uint64_t droppable_router_bytes(const ExpertOptions& options, const model::ModelSpec& spec) {
+  if (!offers(options, ExpertSubstitute::Kind::kDropped)) return 0;
+  std::uint64_t rows = 0;
+  for (std::uint32_t l = 0; l < spec.num_hidden_layers; ++l) {
+    if (!spec.is_moe_layer(LayerId{l})) continue;
+    const std::size_t experts = spec.num_experts(LayerId{l});
+    rows += experts - least_router_rows(spec.moe, experts);
+  }
+  return rows * spec.hidden_size * sizeof(float);
+}
+
 std::size_t least_router_rows(const model::MoeSpec& moe, std::size_t experts) {
   return std::min<std::size_t>(experts, moe.top_k + (moe.top_k + 1) / 2);
 }

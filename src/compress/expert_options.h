@@ -21,7 +21,7 @@ struct ExpertOptions {
   /// How often the slopes of replacements are measured on what they led to.
   int rounds = 4;
   /// What share of the text to come is taken to use all experts alike (other_text.h), in [0, 1].
-  double other_text = 0.5;
+  double other_text = 0.8;
   /// What asks for them, as errors name it.
   std::string asked_by = "--expert-options";
 
@@ -38,6 +38,9 @@ bool stays_at_least(const ExpertOptions& options, const model::ModelSpec& spec,
                     const TensorGroup& group);
 /// What the replacements of all others take in it.
 std::uint64_t least_replacement_bytes(const ExpertOptions& options, const model::ModelSpec& spec);
+
+/// Of the router's rows that the smallest possible file does without, as they are planned for.
+std::uint64_t droppable_router_bytes(const ExpertOptions& options, const model::ModelSpec& spec);
 
 /// Rows of the router that a layer of so many experts keeps: half as many again as a token goes to,
 /// for a choice.

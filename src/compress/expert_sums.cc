@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "compress/slot_experts.h"
+
 namespace winnow::compress {
 namespace {
 
@@ -21,6 +23,19 @@ double squared_distance(std::span<const float> a, std::span<const float> b) {
     sum += difference * difference;
   }
   return sum;
+}
+
+/// log of the sum of exp(scores), but for one of them; `without` may be none.
+double log_sum_without(std::span<const double> scores, std::size_t without) {
+  double most = -INFINITY;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (i != without) most = std::max(most, scores[i]);
+  }
+  double sum = 0;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (i != without) sum += std::exp(scores[i] - most);
+  }
+  return most + std::log(sum);
 }
 
 }  // namespace
@@ -55,23 +70,25 @@ void ExpertSumCollector::add_outputs(const Token& token, std::size_t choice) {
   sums.largest_output = std::max(sums.largest_output, double{largest});
 }
 
-/// Without choice j the weights of the others become those of the softmax without its score: both
-/// renormalised and plain ones follow from the plain ratios.
-void ExpertSumCollector::add_reroutes(const Token& token) {
+/// Without choice j the weights of the others become those of the softmax without its score. From
+/// the logits: where one expert has all of the weight in f32, nothing is left of the others'.
+void ExpertSumCollector::add_reroutes(const Token& token, std::span<const double> scores) {
   const std::size_t chosen = token.outputs.size();
   std::vector<double> change(chosen);
+  std::vector<double> among(chosen);
+  for (std::size_t i = 0; i < chosen; ++i) among[i] = scores[index(token.experts[i])];
   for (std::size_t j = 0; j < token.top_k; ++j) {
     double& sum = sums_.experts[index(token.experts[j])].squared_reroutes;
     if (chosen == token.top_k) {
       sum = INFINITY;
       continue;
     }
-    double rest = 0;
-    for (std::size_t i = 0; i < chosen; ++i) rest += i == j ? 0 : weights_[i];
-    const double scale = 1.0 / (moe_.renormalize_top_k ? rest : 1.0 - weights_[j]);
+    const double normaliser = moe_.renormalize_top_k
+                                  ? log_sum_without(among, j)
+                                  : log_sum_without(scores, index(token.experts[j]));
     for (std::size_t i = 0; i < chosen; ++i) {
       const double before = i < token.top_k ? weights_[i] : 0;
-      change[i] = (i == j ? 0 : weights_[i] * scale) - before;
+      change[i] = (i == j ? 0 : std::exp(among[i] - normaliser)) - before;
     }
     double square = 0;
     for (std::size_t a = 0; a < chosen; ++a) {
@@ -85,7 +102,7 @@ void ExpertSumCollector::add_reroutes(const Token& token) {
 
 /// Of a softmax that is not renormalised every expert has a share, which the others get when it
 /// goes: a token's output grows with them, whether it is sent there or not.
-void ExpertSumCollector::add_lost_shares(const Token& token, std::span<const double> shares) {
+void ExpertSumCollector::add_lost_shares(const Token& token, std::span<const double> scores) {
   const std::size_t chosen = token.outputs.size();
   double output = 0;  // squared
   for (std::size_t a = 0; a < token.top_k; ++a) {
@@ -94,39 +111,31 @@ void ExpertSumCollector::add_lost_shares(const Token& token, std::span<const dou
     }
   }
   const auto sent = token.experts.first(token.top_k);
-  for (std::size_t e = 0; e < shares.size(); ++e) {
+  const double normaliser = log_sum_without(scores, scores.size());
+  for (std::size_t e = 0; e < scores.size(); ++e) {
     if (std::find(sent.begin(), sent.end(), ExpertId{static_cast<std::uint32_t>(e)}) !=
         sent.end()) {
       continue;
     }
-    const double growth = shares[e] / (1.0 - shares[e]);
+    const double share = std::exp(scores[e] - normaliser);  // at most 1/2: others are chosen
+    const double growth = share / (1.0 - share);
     sums_.experts[e].squared_reroutes += growth * growth * std::max(output, 0.0);
   }
 }
 
 void ExpertSumCollector::on_routing(LayerId /*layer*/, tensor::MatrixView<const float> logits,
                                     const engine::RoutingView& /*routing*/) {
-  if (moe_.renormalize_top_k) return;
-  shares_.reshape(logits.rows, logits.cols);
+  scores_.reshape(logits.rows, logits.cols);
   for (std::size_t t = 0; t < logits.rows; ++t) {
     const auto row = logits.row(t);
-    const double most = double{*std::max_element(row.begin(), row.end())};
-    double sum = 0;
-    for (std::size_t e = 0; e < row.size(); ++e) {
-      sum += shares_.row(t)[e] = std::exp(double{row[e]} - most);
-    }
-    for (double& share : shares_.row(t)) share /= sum;
+    std::copy(row.begin(), row.end(), scores_.row(t).begin());
   }
 }
 
 void ExpertSumCollector::on_experts(LayerId /*layer*/, const engine::ExpertSlots& slots) {
   const std::size_t chosen = slots.top_k;
   const std::size_t tokens = slots.slot_of.size() / chosen;
-  std::vector<ExpertId> of_slot(slots.outputs.rows);
-  for (std::size_t i = 0; i < slots.experts.size(); ++i) {
-    std::fill(of_slot.begin() + slots.first[i], of_slot.begin() + slots.first[i + 1],
-              slots.experts[i]);
-  }
+  const std::vector<ExpertId> of_slot = experts_of_slots(slots);
   std::vector<ExpertId> experts(chosen);
   Token token{experts, {}, {}, std::min<std::size_t>(moe_.top_k, chosen)};
   for (std::size_t t = 0; t < tokens; ++t) {
@@ -151,8 +160,8 @@ void ExpertSumCollector::on_experts(LayerId /*layer*/, const engine::ExpertSlots
       }
     }
     for (std::size_t c = 0; c < token.top_k; ++c) add_outputs(token, c);
-    add_reroutes(token);
-    if (!moe_.renormalize_top_k) add_lost_shares(token, shares_.row(t));
+    add_reroutes(token, scores_.row(t));
+    if (!moe_.renormalize_top_k) add_lost_shares(token, scores_.row(t));
   }
   sums_.tokens += tokens;
 }

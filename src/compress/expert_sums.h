@@ -56,14 +56,14 @@ class ExpertSumCollector final : public engine::Observer {
   /// One token: [chosen] weights, outputs.
   struct Token;
   void add_outputs(const Token& token, std::size_t choice);
-  void add_reroutes(const Token& token);
-  void add_lost_shares(const Token& token, std::span<const double> shares);
+  void add_reroutes(const Token& token, std::span<const double> scores);
+  void add_lost_shares(const Token& token, std::span<const double> scores);
 
   const model::MoeSpec& moe_;
   LayerSums sums_;
   std::vector<double> gram_;       // [chosen, chosen] of one token's outputs
   std::vector<double> weights_;    // [chosen] of one token, as the model applies them
-  tensor::Matrix<double> shares_;  // [tokens, experts] of the softmax, unless renormalised
+  tensor::Matrix<double> scores_;  // [tokens, experts]: logits
 };
 
 /// Those of the loaded layer on the states of `text`, which stay. The numbers do not depend on the

@@ -8,7 +8,9 @@
 #include <cmath>
 
 #include "compress/expert_replacement.h"
-#include "compress/testing.h"
+#include "compress/layer_of_experts.h"
+#include "formats/test_files.h"
+#include "model/test_models.h"
 
 namespace winnow::compress {
 namespace {
@@ -116,6 +118,29 @@ TEST(Replacement, AnExpertThatTheTextDoesNotNeedIsNotFree) {
   const ExpertReplacement& zero = *find_expert_replacement("zero");
   EXPECT_DOUBLE_EQ(change_per_token(zero, layer, ExpertId{1}), 0.5 * 0.5 / 100);
   EXPECT_DOUBLE_EQ(change_per_token(zero, layer, ExpertId{0}), 25.25 / 100);
+}
+
+/// One expert that has all of a token's weight in f32 leaves nothing of the others' to divide by.
+TEST(SaturatedRouter, DroppingAnExpertHasAFiniteChangeThatTheEngineSees) {
+  for (const char* name : {"plain", "not-renormalised"}) {
+    model::testing::EditableModel model(name);
+    std::string& bytes = model.tensor("model.layers.0.mlp.gate.weight").bytes;
+    for (std::size_t at = 1; at < bytes.size(); at += 2) {
+      const bool is_zero = (bytes[at] & 0x7f) == 0 && (bytes[at - 1] & 0x80) == 0;
+      if (!is_zero) bytes[at] = static_cast<char>(bytes[at] + 5);  // BF16: times 1,024
+    }
+    const formats::testing::TemporaryFolder folder;
+    model.write(folder.path() / "loud");
+    testing::LayerOfExperts layer(model::Checkpoint::open(folder.path() / "loud"));
+    const ExpertReplacement& dropped = *find_expert_replacement("dropped");
+    for (std::uint32_t e = 0; e < layer.sums().experts.size(); ++e) {
+      const double change = dropped.squared_change(layer.sums().experts[e]);
+      ASSERT_TRUE(std::isfinite(change)) << name << ", expert " << e;
+      std::vector<engine::ExpertSubstitute> experts(layer.spec().moe.num_experts);
+      experts[e].kind = Kind::kDropped;
+      EXPECT_NEAR(change, layer.squared_change(experts), 1e-3 * change + 1e-9) << name << " " << e;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Sums, ::testing::Values("plain", "not-renormalised"));

@@ -74,4 +74,20 @@ PackedGroup GroupMatrices::copied(const TensorGroup& group) const {
   return packed;
 }
 
+PackedGroup GroupMatrices::stored(const TensorGroup& group) const {
+  const quant::Codec& codec = source_.at(group.role, group.layer, group.expert(0)).codec();
+  PackedGroup packed;
+  packed.only = group.only;
+  packed.bytes.resize(packed_bytes(group, codec).value);
+  const std::size_t part_bytes = packed.bytes.size() / group.parts;
+  for (std::size_t part = 0; part < group.parts; ++part) {
+    const model::TensorRef ref = source_.at(group.role, group.layer, group.expert(part));
+    const std::span<std::byte> bytes =
+        std::span(packed.bytes).subspan(part * part_bytes, part_bytes);
+    source_.read_rows(ref, 0, ref.rows, bytes);
+    packed.parts.emplace_back(&codec, bytes.data(), group.rows, group.cols);
+  }
+  return packed;
+}
+
 }  // namespace winnow::compress

@@ -34,6 +34,8 @@ class GroupMatrices {
   void copy_rows(const TensorGroup& group, std::size_t first, std::span<std::byte> out) const;
   /// All of them. group: of one expert.
   PackedGroup copied(const TensorGroup& group) const;
+  /// All of the group's matrices as the source has them; not of a narrowed group.
+  PackedGroup stored(const TensorGroup& group) const;
 
  private:
   const model::Checkpoint& source_;

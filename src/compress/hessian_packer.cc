@@ -327,7 +327,9 @@ void HessianPacker::measure(std::vector<TensorGroup>& groups) {
     } else {
       continue;  // its rows that stay err as they do in the whole matrix
     }
-    if (!load_costs(costs_path(group), group)) missing.push_back(&group);
+    if (!load_costs(costs_path(group), group, spec_.moe.moe_intermediate_size)) {
+      missing.push_back(&group);
+    }
   }
   const auto mutable_group = [&](const TensorGroup& group) -> TensorGroup& {
     return groups[static_cast<std::size_t>(&group - groups.data())];
@@ -466,6 +468,7 @@ PackedGroup HessianPacker::pack(const PackOrder& order) {
     return cache_.read(*order.group, *order.codec, rank_of(*order.group, *order.codec));
   }
   if (matrices_.copies_rows(*order.group, *order.codec)) return matrices_.copied(*order.group);
+  if (is_copy(order)) return matrices_.stored(*order.group);
   return noise(*order.group, {order.codec, 0, 0});  // a float codec, or as it is stored
 }
 

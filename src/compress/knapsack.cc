@@ -22,10 +22,20 @@ struct State {
   std::uint32_t choice = 0;
 };
 
-/// How a state came about; all that is kept of the items before.
-struct Origin {
-  std::uint32_t previous;
-  std::uint32_t choice;
+/// How a state came about; all that is kept of the items before, in as few bytes as do: there is
+/// one for every state and item.
+class Origin {
+ public:
+  static constexpr unsigned kPreviousBits = 17;
+  static_assert(kMostStates == std::size_t{1} << kPreviousBits);
+  static constexpr std::size_t kMostChoices = std::size_t{1} << (32 - kPreviousBits);
+
+  explicit Origin(const State& state) : word_(state.choice << kPreviousBits | state.previous) {}
+  std::size_t previous() const { return word_ & (kMostStates - 1); }
+  std::size_t choice() const { return word_ >> kPreviousBits; }
+
+ private:
+  std::uint32_t word_;
 };
 
 std::optional<std::uint64_t> total_bytes(Items items, const Picks& picks) {
@@ -185,6 +195,8 @@ std::vector<State> Search::extend(const std::vector<State>& before, std::size_t 
       const State state{*total, before[s].damage + choice.damage, s, c};
       if (bound(state, item + 1) <= upper_) after.push_back(state);
     }
+    if (after.size() > 4 * max_states_)
+      prune(after);  // so that all choices are never there at once
   }
   prune(after);
   if (after.size() > max_states_) thin(after, item + 1);
@@ -213,14 +225,14 @@ std::optional<Picks> Search::run() {
     if (states.empty()) return std::nullopt;
     origins.emplace_back();
     origins.back().reserve(states.size());
-    for (const State& state : states) origins.back().push_back({state.previous, state.choice});
+    for (const State& state : states) origins.back().emplace_back(state);
   }
   Picks picks(items_.size());
   // The last state has the most bytes and the least damage.
   std::size_t state = states.size() - 1;
   for (std::size_t item = items_.size(); item-- > 0;) {
-    picks[item] = origins[item][state].choice;
-    state = origins[item][state].previous;
+    picks[item] = origins[item][state].choice();
+    state = origins[item][state].previous();
   }
   return picks;
 }
@@ -228,15 +240,21 @@ std::optional<Picks> Search::run() {
 }  // namespace
 
 std::size_t most_states(std::size_t items) {
-  constexpr std::size_t kMost = std::size_t{1} << 17;
-  constexpr std::size_t kInAll = (std::size_t{256} << 20) / sizeof(Origin);
-  return std::clamp<std::size_t>(kInAll / std::max<std::size_t>(items, 1), 1, kMost);
+  constexpr std::size_t kInAll = (std::size_t{32} << 20) / sizeof(Origin);
+  return std::clamp<std::size_t>(kInAll / std::max<std::size_t>(items, 1), 1, kMostStates);
+}
+
+Bytes knapsack_memory(std::size_t items) {
+  const std::size_t states = most_states(items);
+  // What has been decided, and the states before and after an item: five times as many for a
+  // moment.
+  return {items * states * sizeof(Origin) + 6 * states * sizeof(State)};
 }
 
 std::optional<Picks> solve_knapsack(Items items, std::uint64_t budget, std::size_t max_states) {
-  WINNOW_CHECK(max_states >= 1);
+  WINNOW_CHECK(max_states >= 1 && max_states <= kMostStates);
   for (const auto& choices : items) {
-    WINNOW_CHECK(!choices.empty());
+    WINNOW_CHECK(!choices.empty() && choices.size() <= Origin::kMostChoices);
     for (const Choice& choice : choices) {
       WINNOW_CHECK(choice.damage >= 0 && std::isfinite(choice.damage));
     }

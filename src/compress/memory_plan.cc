@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "compress/correction.h"
+#include "compress/expert_refinement.h"
+#include "compress/knapsack.h"
 #include "compress/layer_hessians.h"
 #include "compress/moments.h"
 #include "compress/window_stream.h"
@@ -44,11 +46,44 @@ std::uint64_t narrowing_bytes(const model::Checkpoint& source,
   return most;
 }
 
+/// Options of all groups, each expert's apart, as they are copied while a mix is chosen; the
+/// constants of experts, and what is collected to choose among replacements.
+std::uint64_t expert_tables(const model::ModelSpec& spec, std::span<const TensorGroup> groups,
+                            const ExpertOptions& experts) {
+  if (!experts.any()) return 0;
+  constexpr std::uint64_t kBytesPerOption = 4 * sizeof(GroupOption);
+  std::uint64_t options = 0;
+  for (const TensorGroup& group : groups) {
+    options += group.options.size() * (model::traits(group.role).per_expert ? group.parts : 1);
+  }
+  return options * kBytesPerOption + (experts.replacements.empty() ? 0 : refinement_bytes(spec));
+}
+
+/// One slot a token more than the model has, and where matrices are shared the outputs once more.
+std::uint64_t expert_batch(const model::ModelSpec& spec, const ExpertOptions& experts,
+                           std::size_t tokens) {
+  if (!experts.narrow && experts.replacements.empty()) return 0;
+  const std::uint64_t slots = 1 + spec.moe.top_k;
+  const std::uint64_t inner = spec.moe.moe_intermediate_size;
+  return tokens * (slots * spec.hidden_size + 3 * inner + 2 * spec.hidden_size) * sizeof(float);
+}
+
+std::size_t items_of(std::span<const TensorGroup> groups, const ExpertOptions* experts) {
+  std::size_t items = 0;
+  for (const TensorGroup& group : groups) {
+    const bool apart = experts != nullptr && experts->any() && model::traits(group.role).per_expert;
+    if (group.width == 0) items += apart ? group.parts : 1;
+  }
+  return items;
+}
+
 struct Needs {
   std::uint64_t fixed = 0;    // whatever the batch
   std::uint64_t batch = 0;    // activations
   std::uint64_t states = 0;   // before and after a layer, of the calibration text, in memory
   std::uint64_t hessian = 0;  // sums of one expert, or of the dense inputs of a layer
+  std::uint64_t ratios = 0;   // router weights of a layer, of the whole text
+  std::uint64_t knapsack = 0;
 };
 
 std::size_t longest_window(const CalibrationText& text) {
@@ -113,13 +148,33 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
   return needs;
 }
 
+/// What is wished for on top.
+void add_wishes(const MemoryWishes& wishes, const model::Checkpoint& source,
+                std::span<const TensorGroup> groups, const CalibrationText* text, Needs& needs) {
+  const model::ModelSpec& spec = source.spec();
+  if (wishes.experts != nullptr && text != nullptr) {
+    const std::size_t tokens = std::max(MemoryPlan::kBatchTokens, longest_window(*text));
+    needs.fixed += expert_tables(spec, groups, *wishes.experts);
+    needs.batch += expert_batch(spec, *wishes.experts, tokens);
+  }
+  if (wishes.skip_text != nullptr) {
+    needs.ratios = tokens_of(*wishes.skip_text) * spec.moe.top_k * sizeof(float);
+  }
+  if (wishes.solves_knapsack) {
+    needs.knapsack = knapsack_memory(items_of(groups, wishes.experts)).value;
+  }
+}
+
 }  // namespace
 
 MemoryPlan plan_memory(const model::Checkpoint& source, std::span<const TensorGroup> groups,
-                       const CalibrationText* text, Bytes limit) {
+                       const CalibrationText* text, Bytes limit, const MemoryWishes& wishes) {
   MemoryPlan plan;
-  const Needs needs = needs_of(source, groups, text);
-  const std::uint64_t least = needs.fixed + needs.batch + needs.hessian;
+  Needs needs = needs_of(source, groups, text);
+  add_wishes(wishes, source, groups, text, needs);
+  // Ratios are of a run of their own, and the knapsack runs nothing.
+  const std::uint64_t least =
+      needs.fixed + std::max({needs.batch + std::max(needs.hessian, needs.ratios), needs.knapsack});
   if (least > limit.value) {
     fail(ErrorCode::kBudget,
          "--max-memory: {} bytes are too few; one layer of {} with what is done to it takes {} "

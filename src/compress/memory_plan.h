@@ -9,6 +9,7 @@
 
 #include "base/units.h"
 #include "compress/calibration_text.h"
+#include "compress/expert_options.h"
 #include "compress/tensor_group.h"
 #include "model/checkpoint.h"
 
@@ -24,11 +25,18 @@ struct MemoryPlan {
   std::optional<Bytes> hessians, sweep_states;
 };
 
+/// What a run does besides.
+struct MemoryWishes {
+  bool solves_knapsack = false;
+  const metrics::WindowSet* skip_text = nullptr;  ///< that skip ratios are measured on; may be null
+  const ExpertOptions* experts = nullptr;         ///< may be null
+};
+
 /// The plan for `limit` bytes of the whole process, what it has taken so far included: one layer's
-/// weights, the same layer packed, a batch, one matrix under work, and of the rest what each step
-/// can use. `text` may be null. What a plan chooses changes no bit of the results. Throws
-/// Error{kBudget} with the least limit that would do.
+/// weights, the same layer packed, a batch, one matrix under work, what is wished for, and of the
+/// rest what each step can use. `text` may be null. What a plan chooses changes no bit of the
+/// results. Throws Error{kBudget} with the least limit that would do.
 MemoryPlan plan_memory(const model::Checkpoint& source, std::span<const TensorGroup> groups,
-                       const CalibrationText* text, Bytes limit);
+                       const CalibrationText* text, Bytes limit, const MemoryWishes& wishes = {});
 
 }  // namespace winnow::compress

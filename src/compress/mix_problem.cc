@@ -35,7 +35,7 @@ Mix MixProblem::solve(const DamageTable& damages,
       items.back().push_back({bytes[g][option], damages[g][option]});
     }
   }
-  const auto picks = solve_knapsack(items, room);
+  const auto picks = solve_knapsack(items, room, most_states(items.size()));
   WINNOW_CHECK(picks.has_value());
   Mix mix;
   for (std::size_t g = 0; g < bytes.size(); ++g) mix.push_back(allowed[g][(*picks)[g]]);

@@ -3,6 +3,8 @@
 #include "compress/narrowing.h"
 
 #include <algorithm>
+#include <functional>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -11,6 +13,7 @@ namespace winnow::compress {
 namespace {
 
 constexpr std::uint32_t kChannelBlock = 32;
+constexpr std::uint32_t kSuperBlock = 256;  // of the K and IQ types
 
 tensor::Matrix<double> transposed(const tensor::Matrix<double>& matrix) {
   tensor::Matrix<double> result(matrix.cols(), matrix.rows());
@@ -104,14 +107,15 @@ class Removal {
 }  // namespace
 
 std::vector<std::uint32_t> narrower_widths(std::uint32_t width) {
-  std::vector<std::uint32_t> widths;
-  if (width % kChannelBlock != 0) return widths;
+  std::set<std::uint32_t, std::greater<>> widths;
+  if (width % kChannelBlock != 0) return {};
   for (const std::uint64_t share : {3 * std::uint64_t{width} / 4, std::uint64_t{width} / 2}) {
-    const auto narrower = static_cast<std::uint32_t>(share / kChannelBlock * kChannelBlock);
-    if (narrower == 0 || (!widths.empty() && widths.back() == narrower)) continue;
-    widths.push_back(narrower);
+    for (const std::uint32_t block : {kChannelBlock, kSuperBlock}) {
+      const auto narrower = static_cast<std::uint32_t>(share / block * block);
+      if (narrower != 0) widths.insert(narrower);
+    }
   }
-  return widths;
+  return {widths.begin(), widths.end()};
 }
 
 std::vector<ChannelRemoval> removal_order(const Hessian& gram, tensor::Matrix<double> inverse,
@@ -245,6 +249,7 @@ NarrowedChannels ChannelChooser::choose(std::size_t width, const PreparedHessian
   narrowed.shares = compensation(hessian.calibration(), choice.kept, damping_);
   choice.lost = lost_share(gram_, hessian.judge(), choice.kept, narrowed.shares);
   choice.carried = carried_share(gram_, choice.kept, narrowed.shares);
+  choice.lost_elsewhere = lost_share(gram_, Hessian::identity(n), choice.kept, narrowed.shares);
   return narrowed;
 }
 

@@ -27,7 +27,8 @@ namespace winnow::compress {
 inline constexpr double kChannelDamping = 1;
 
 /// Widths below `width` that an expert may be given: three quarters and half of it, in whole blocks
-/// of 32 channels. Falling; none where there is no such block, or `width` is none of blocks: then
+/// of 32 channels, and of 256 where there are any: others have only the types of small blocks.
+/// Falling; none where there is no such block, or `width` is none of blocks: then
 /// the whole matrix has no type whose error says what rounding does.
 std::vector<std::uint32_t> narrower_widths(std::uint32_t width);
 
@@ -89,7 +90,8 @@ class ChannelChooser {
   ChannelChooser(ConstMatrix down, const PreparedHessian& hessian, std::size_t least,
                  double damping, const Workers& workers);
 
-  /// `lost` is that of the text that judges. hessian: the same.
+  /// `lost` is that of the text that judges, `lost_elsewhere` that of uncorrelated channels of one
+  /// size. hessian: the same.
   NarrowedChannels choose(std::size_t width, const PreparedHessian& hessian) const;
 
  private:

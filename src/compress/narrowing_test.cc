@@ -169,6 +169,10 @@ TEST(Narrowing, WhatIsLostIsTheChangeOnTheTextThatJudges) {
     EXPECT_NEAR(narrowed.choice.lost, quadratic(change, judge) / quadratic(whole, judge), 1e-5);
     EXPECT_GE(narrowed.choice.lost, last);
     last = narrowed.choice.lost;
+    tensor::Matrix<double> alike(kChannels, kChannels);
+    for (std::size_t j = 0; j < kChannels; ++j) alike.row(j)[j] = 1;
+    EXPECT_NEAR(narrowed.choice.lost_elsewhere, quadratic(change, alike) / quadratic(whole, alike),
+                1e-5);
   }
   EXPECT_LT(last, 1);
 }
@@ -250,7 +254,9 @@ TEST(Narrowing, OtherExpertsTokensChooseNothing) {
 
 TEST(Narrowing, WidthsAreWholeBlocks) {
   EXPECT_THAT(narrower_widths(128), ElementsAre(96, 64));
-  EXPECT_THAT(narrower_widths(768), ElementsAre(576, 384));
+  EXPECT_THAT(narrower_widths(768), ElementsAre(576, 512, 384, 256));
+  EXPECT_THAT(narrower_widths(1024), ElementsAre(768, 512));
+  EXPECT_THAT(narrower_widths(1408), ElementsAre(1056, 1024, 704, 512));
   EXPECT_THAT(narrower_widths(96), ElementsAre(64, 32));
   EXPECT_THAT(narrower_widths(100), IsEmpty());
   EXPECT_THAT(narrower_widths(64), ElementsAre(32));

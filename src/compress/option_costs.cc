@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compress/option_costs.h"
 
+#include <algorithm>
+#include <functional>
 #include <string>
 
 #include "base/error.h"
@@ -13,6 +15,13 @@ namespace {
 
 constexpr Bytes kLongestCosts{std::uint64_t{16} << 20};
 constexpr Bytes kLongestNoise{std::uint64_t{64} << 20};
+
+/// Whether these are channels of the whole matrix, as those of `ChannelChoice` rise.
+bool rise_below(const std::vector<std::uint32_t>& kept, std::uint32_t inner_channels) {
+  const bool rises =
+      std::adjacent_find(kept.begin(), kept.end(), std::greater_equal<>()) == kept.end();
+  return rises && (kept.empty() || kept.back() < inner_channels);
+}
 
 }  // namespace
 
@@ -27,13 +36,16 @@ void save_costs(const std::filesystem::path& path, const TensorGroup& group) {
     json["noise"][std::string(point.codec->name)] = point.error;
   }
   for (const auto& channels : group.channels) {
-    json["channels"].push_back(
-        {{"kept", channels->kept}, {"lost", channels->lost}, {"carried", channels->carried}});
+    json["channels"].push_back({{"kept", channels->kept},
+                                {"lost", channels->lost},
+                                {"carried", channels->carried},
+                                {"lost_elsewhere", channels->lost_elsewhere}});
   }
   os::write_text_file(path, dump_json(json) + "\n");
 }
 
-bool load_costs(const std::filesystem::path& path, TensorGroup& group) {
+bool load_costs(const std::filesystem::path& path, TensorGroup& group,
+                std::uint32_t inner_channels) {
   if (!std::filesystem::exists(path)) return false;
   const Json json = parse_json(os::read_text_file(path, kLongestCosts), path.string());
   bool usable = true;
@@ -52,8 +64,10 @@ bool load_costs(const std::filesystem::path& path, TensorGroup& group) {
     for (std::size_t part = 0; part < group.channels.size(); ++part) {
       const Json& saved = json.at("channels").at(part);
       ChannelChoice channels{saved.at("kept").get<std::vector<std::uint32_t>>(),
-                             saved.at("lost").get<double>(), saved.at("carried").get<double>()};
-      usable = usable && channels.kept.size() == group.width;
+                             saved.at("lost").get<double>(), saved.at("carried").get<double>(),
+                             saved.at("lost_elsewhere").get<double>()};
+      usable = usable && channels.kept.size() == group.width &&
+               rise_below(channels.kept, inner_channels);
       group.channels[part] = std::make_shared<const ChannelChoice>(std::move(channels));
     }
   } catch (const Json::exception&) {

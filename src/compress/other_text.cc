@@ -58,10 +58,15 @@ DamageTable with_other_text(const DamageTable& damages, std::span<const TensorGr
 
 std::vector<ExpertItem> with_other_text(std::span<const ExpertItem> items, double share) {
   using Key = std::tuple<LayerId, const ExpertReplacement*, std::uint32_t>;
+  const auto of_other_text = [](const ReplacementOption& option) {
+    if (option.width == 0) return option.predicted_kl;
+    return (1 - kUnlikeChannels) * option.predicted_kl +
+           kUnlikeChannels * option.predicted_elsewhere;
+  };
   std::map<Key, Mean> means;
   for (const ExpertItem& item : items) {
     for (const ReplacementOption& option : item.replacements) {
-      means[{item.layer, option.how, option.width}].add(option.predicted_kl);
+      means[{item.layer, option.how, option.width}].add(of_other_text(option));
     }
   }
   std::vector<ExpertItem> mixed(items.begin(), items.end());

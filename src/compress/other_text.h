@@ -22,8 +22,13 @@ namespace winnow::compress {
 DamageTable with_other_text(const DamageTable& damages, std::span<const TensorGroup> groups,
                             double share);
 
+/// How much of a narrowed expert's loss on other text is that of channels which are used alike,
+/// and not as the calibration uses them.
+inline constexpr double kUnlikeChannels = 0.2;
+
 /// Predicted divergences of replacements, averaged over the same replacement, at the same width, of
-/// the layer's other experts that may have it.
+/// the layer's other experts that may have it. Narrowed experts lose more on other text, which uses
+/// other channels too (`kUnlikeChannels`).
 std::vector<ExpertItem> with_other_text(std::span<const ExpertItem> items, double share);
 
 }  // namespace winnow::compress

@@ -55,8 +55,8 @@ TEST(OtherText, AveragesEachReplacementOverThoseThatMayHaveIt) {
     items[i].layer = LayerId{i / 3};
     items[i].expert = ExpertId{i % 3};
   }
-  items[0].replacements = {{&zero, 0, 1, 2.0}, {&narrow, 0, 1, 1.0, {}, 64, {}}};
-  items[1].replacements = {{&zero, 0, 1, 6.0}, {&narrow, 0, 1, 3.0, {}, 32, {}}};
+  items[0].replacements = {{&zero, 0, 1, 2.0}, {&narrow, 0, 1, 1.0, {}, 64, {}, 1, 1.0}};
+  items[1].replacements = {{&zero, 0, 1, 6.0}, {&narrow, 0, 1, 3.0, {}, 32, {}, 1, 3.0}};
   items[3].replacements = {{&zero, 0, 1, 50.0}};  // of another layer
   const auto mixed = with_other_text(items, 0.25);
   ASSERT_EQ(mixed.size(), items.size());
@@ -66,6 +66,20 @@ TEST(OtherText, AveragesEachReplacementOverThoseThatMayHaveIt) {
   EXPECT_DOUBLE_EQ(mixed[1].replacements[1].predicted_kl, 3.0);
   EXPECT_DOUBLE_EQ(mixed[3].replacements[0].predicted_kl, 50.0);
   EXPECT_EQ(mixed[0].replacements[0].change, 1);
+}
+
+TEST(OtherText, NarrowedExpertsLoseMoreOnItThanOnTheCalibrations) {
+  const ExpertReplacement narrow{"narrow", "", engine::ExpertSubstitute::Kind::kOwn,
+                                 model::ExpertKind::kFeedForward, nullptr};
+  std::vector<ExpertItem> items(2);
+  for (std::uint32_t i = 0; i < items.size(); ++i) {
+    items[i].expert = ExpertId{i};
+    items[i].replacements = {{&narrow, 0, 1, 1.0 + i, {}, 64, {}, 3, 11.0 + i}};
+  }
+  const auto mixed = with_other_text(items, 0.5);
+  const double other = 1.5 + kUnlikeChannels * (11.5 - 1.5);  // the mean of both
+  EXPECT_DOUBLE_EQ(mixed[0].replacements[0].predicted_kl, 0.5 * 1 + 0.5 * other);
+  EXPECT_DOUBLE_EQ(mixed[1].replacements[0].predicted_kl, 0.5 * 2 + 0.5 * other);
 }
 
 }  // namespace

@@ -50,6 +50,8 @@ struct ChannelChoice {
   /// Squares of the compensated columns of its down projection, as a share of those of the whole
   /// one: what an error in the rows of gate and up that stay does, beside what it does in all rows.
   double carried = 1;
+  /// As `lost`, on text that uses all inner channels alike.
+  double lost_elsewhere = 0;
 };
 
 struct TensorGroup {

@@ -3,6 +3,7 @@
 """`winnow compress --recipe`: experts left out, and recipes that are refused before any work."""
 
 import json
+import struct
 import unittest
 
 from text_support import CommandTest, tiny
@@ -96,8 +97,34 @@ class Recipe(CommandTest):
         }
         for flags, word in contradictions.items():
             with self.subTest(flags):
-                self.refuse(1, ["r.toml", word], *self.arguments(recipe, *flags))
+                self.refuse(1, ["r.toml:4", word], *self.arguments(recipe, *flags))
         self.refuse(1, ["r.toml:4", "--data"], *self.arguments(recipe, data=False))
+        self.refuse(1, ["r.toml:4", "--sequential"], *self.arguments(recipe, "--sequential"))
+        both = 'version = 1\nbits = 6\n[experts]\nkeep = 5\nselect = "aimer"\noptions = ["dropped"]\n'
+        self.refuse(1, ["r.toml:6", "of the whole model"], *self.arguments(both, "--portable"))
+        self.assertEqual(self.left(), [])
+
+    def test_super_experts_that_go_are_named(self):
+        model = self.tiny_copy()
+        path = model / "model.safetensors"
+        data = bytearray(path.read_bytes())
+        (length,) = struct.unpack_from("<Q", data)
+        entry = json.loads(data[8:8 + length])["model.layers.1.mlp.experts.2.down_proj.weight"]
+        self.assertEqual(entry["dtype"], "BF16")
+        for at in range(*(8 + length + offset for offset in entry["data_offsets"]), 2):
+            if data[at + 1] & 0x7f or data[at] & 0x80:
+                data[at + 1] += 3  # 64 times as large
+        path.write_bytes(data)
+        statistics = self.folder / "loud"
+        self.succeed("profile", model, "--data", self.data, "--context", 64, "-o", statistics)
+
+        def compress(keep, protect):
+            recipe = (f'version = 1\nbits = 9\n[experts]\nkeep = {keep}\nselect = "aimer"\n'
+                      f"protect_super_experts = {protect}\n")
+            return self.succeed("compress", model, "-o", self.out, "--force", "--recipe", self.file("r.toml", recipe),
+                                "--data", self.data, "--context", 64, "--statistics", statistics).stderr
+        self.assertIn("2 of layer 1", compress(2, "false"))
+        self.assertNotIn("super experts", compress(2, "true"))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ HELD_OUT_EVERY = 8
 PRIOR_TOKENS = 0.5  # per inner channel: how many tokens without anything in common between channels
 RIDGE = 1  # times the mean of the diagonal
 BLOCK = 32
+SUPER_BLOCK = 256
 NARROW_SHARES = (0.75, 0.5)
 ROUTER_ROWS = 1.5  # that a layer keeps at least, for each expert that a token goes to
 
@@ -124,10 +125,11 @@ REPLACEMENTS = {"zero": zero, "identity": identity, "constant": constant, "dropp
 # --- narrowing ---
 
 def narrow_widths(inner):
-    """Three quarters and half of the channels, in whole blocks of 32; the widest first. None without whole blocks."""
+    """Three quarters and half of the channels, in whole blocks of 32 and of 256; the widest first. None without whole
+    blocks of 32."""
     if inner % BLOCK:
         return []
-    widths = {int(inner * share) // BLOCK * BLOCK for share in NARROW_SHARES}
+    widths = {int(inner * share) // block * block for share in NARROW_SHARES for block in (BLOCK, SUPER_BLOCK)}
     return sorted((width for width in widths if width > 0), reverse=True)
 
 

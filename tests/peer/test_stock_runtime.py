@@ -254,6 +254,26 @@ class StockRunsOurFiles(PeerTest):
                 self.assert_same_nll(path)
 
 
+class StockRunsFewerExperts(PeerTest):
+    def test_files_that_keep_some_experts_of_every_layer_give_the_same_nll(self):
+        recipe, statistics = self.folder / "keep.toml", self.folder / "statistics"
+        recipe.write_text('version = 1\n[experts]\nkeep = 24\nselect = "reap"\n', encoding="utf-8")
+        text = ("--data", MODEL / "data" / "calib", "--tokens", 4096)
+        winnow("profile", MODEL, "-o", statistics, *text)
+        chosen = self.folder / "keep.gguf"
+        winnow("compress", MODEL, "-o", chosen, *text, "--recipe", recipe, "--statistics", statistics, "--bits", "5",
+               "--portable", "--allocation", "plain", "--method", "rtn")
+        self.assert_same_nll(chosen)
+        # And as many as the optimiser thinks best: too few bytes for all of them.
+        counted = self.folder / "counted.gguf"
+        winnow("compress", MODEL, "-o", counted, *text, "--expert-options", "dropped", "--portable", "--bits", "2.6",
+               "--method", "rtn")
+        counts = [int(field.parts[field.data[0]][0]) for name, field in gguf.GGUFReader(counted).fields.items()
+                  if name.endswith(".expert_count")]
+        self.assertLess(counts[0], 32)
+        self.assert_same_nll(counted)
+
+
 class StockRefusesExtendedFiles(PeerTest):
     """What docs/formats/extended.md relies on: stock must not run a file without its corrections."""
 
@@ -269,6 +289,13 @@ class StockRefusesExtendedFiles(PeerTest):
         with self.assertRaises(StockError) as refusal:
             self.stock.open(path)
         self.assertIn("wrong number of tensors", str(refusal.exception))
+
+    def test_it_gives_up_on_the_golden_file_of_every_version(self):
+        paths = sorted((ROOT / "testdata" / "formats").glob("extended-*.gguf"))
+        self.assertEqual(len(paths), 3)
+        for path in paths:
+            with self.subTest(path=path.name), self.assertRaises(StockError):
+                self.stock.open(path)
 
 
 class StockRunsTinyModels(PeerTest):

@@ -15,8 +15,10 @@
 #include "cli/little_text.h"
 #include "cli/options.h"
 #include "cli/provenance.h"
+#include "cli/reduced_model.h"
 #include "compress/compressor.h"
 #include "compress/imatrix_use.h"
+#include "compress/portable_counts.h"
 #include "compress/quantizer_methods.h"
 #include "compress/quantizer_steps.h"
 #include "compress/recipe.h"
@@ -56,6 +58,7 @@ struct Options {
   std::optional<Bytes> max_memory;
   bool sequential = false;
   bool restart = false;
+  bool keep_measurements = false;
   bool portable = false;
   bool skip_ratios = false;
   bool force = false;
@@ -135,50 +138,6 @@ std::string recorded_command(const Options& options) {
          recorded_quantiser(options) + " --allocation " + options.allocation;
 }
 
-/// A model that keeps some of its experts.
-struct Reduced {
-  compress::SelectionRequest request;
-  std::vector<std::vector<ExpertId>> kept;  // of each layer
-  model::Checkpoint checkpoint;
-};
-
-Json to_json(const Reduced& reduced) {
-  Json kept = Json::array();
-  for (const auto& layer : reduced.kept) {
-    Json experts = Json::array();
-    for (const ExpertId expert : layer) experts.push_back(index(expert));
-    kept.push_back(experts);
-  }
-  return {{"select", std::string(reduced.request.selection->name)},
-          {"source", std::string(reduced.request.selection->source)},
-          {"keep", reduced.request.keep},
-          {"protect_super_experts", reduced.request.protects_super_experts},
-          {"kept", kept}};
-}
-
-std::optional<Reduced> reduce(const Options& options, const compress::Recipe& recipe,
-                              const model::Checkpoint& original) {
-  if (!recipe.experts) return std::nullopt;
-  const std::string place = fmt::format("{}:{}", options.recipe, recipe.experts_line);
-  if (options.data.empty()) {
-    fail(ErrorCode::kUsage, "{}: experts are left out: give --data, on which the rest is measured",
-         place);
-  }
-  std::optional<compress::StatisticsFile> statistics;
-  if (!options.statistics.empty() && !compress::is_imatrix(options.statistics)) {
-    statistics.emplace(compress::StatisticsFile::open(options.statistics));
-    statistics->require_model(original);
-  }
-  compress::DomainWeight weight = [](const std::string&) { return 1.0; };
-  if (statistics) weight = weight_of_domain(options.weights, *statistics);
-  auto kept = with_context(place, [&] {
-    return compress::select_experts(original, statistics ? &*statistics : nullptr, weight,
-                                    *recipe.experts);
-  });
-  auto reduced = model::Checkpoint::open(options.model).with_experts(kept);
-  return Reduced{*recipe.experts, std::move(kept), std::move(reduced)};
-}
-
 /// The command line's and the recipe's, of which one has a size.
 void resolve_budget(Options& options, const compress::Recipe& recipe) {
   const bool given = !options.budget.empty() || options.bits || options.tolerance;
@@ -199,7 +158,7 @@ void resolve_budget(Options& options, const compress::Recipe& recipe) {
 }
 
 void write_report(const Options& options, const Context& context,
-                  const std::optional<Bytes>& budget, const std::optional<Reduced>& reduced,
+                  const std::optional<Bytes>& budget, const std::optional<ReducedModel>& reduced,
                   const compress::CompressResult& result) {
   Json record;
   record["schema_version"] = 1;
@@ -320,14 +279,35 @@ std::vector<std::string> method_names() {
   return names;
 }
 
+compress::CompressResult compressed(const Options& options, const model::Checkpoint& checkpoint,
+                                    bool is_reduced, const Text& text,
+                                    const compress::CompressOptions& how, Log& log) {
+  const metrics::WindowSet* const windows = text.windows ? &*text.windows : nullptr;
+  if (!chooses_counts(options.experts, options.portable)) {
+    return compress::compress_model(checkpoint, options.output, windows, how, log);
+  }
+  if (windows == nullptr || is_reduced) {
+    fail(ErrorCode::kUsage, "{}: how many experts stay is measured on --data, of the whole model{}",
+         options.experts.asked_by,
+         is_reduced ? ": leave experts.keep out, or the options of experts" : "");
+  }
+  return compress::compress_portable(
+      checkpoint, options.output, *windows, how,
+      [&](const auto& kept) { return model::Checkpoint::open(options.model).with_experts(kept); },
+      log);
+}
+
 void run(const Options& given, Context& context) {
   Options options = given;
   const compress::Recipe recipe =
       options.recipe.empty() ? compress::Recipe{} : compress::read_recipe(options.recipe);
   resolve_budget(options, recipe);
+  const compress::ExpertOptions experts = expert_options(options.experts, options.portable);
   const auto original = model::Checkpoint::open(options.model);
   check_output_path(original, options.output, options.force);
-  const std::optional<Reduced> reduced = reduce(options, recipe, original);
+  const std::optional<ReducedModel> reduced = reduce(
+      {options.model, options.recipe, options.statistics, options.weights, !options.data.empty()},
+      recipe, original, context.log);
   const model::Checkpoint& checkpoint = reduced ? reduced->checkpoint : original;
   report_losses(checkpoint, options.portable, context.log);
   compress::CompressOptions compress_options;
@@ -346,11 +326,12 @@ void run(const Options& given, Context& context) {
   compress_options.encoders = encoders(options);
   compress_options.allocation.kind = compress::find_allocation(options.allocation)->kind;
   compress_options.corrections = correction_options(options);
-  compress_options.experts = expert_options(options.experts, options.portable);
+  compress_options.experts = experts;
   compress_options.sequential = options.sequential;
   compress_options.skip_ratios = options.skip_ratios;
   compress_options.max_memory = options.max_memory;
   compress_options.restart = options.restart;
+  compress_options.keep_measurements = options.keep_measurements;
   compress_options.run = {{"version", std::string(version())},
                           {"method", options.method},
                           {"steps", options.steps.value_or("")},
@@ -364,8 +345,7 @@ void run(const Options& given, Context& context) {
   if (text.probe) compress_options.probe = &*text.probe;
   if (options.report) create_report_folder(*options.report);
   const compress::CompressResult result =
-      compress::compress_model(checkpoint, options.output, text.windows ? &*text.windows : nullptr,
-                               compress_options, context.log);
+      compressed(options, checkpoint, reduced.has_value(), text, compress_options, context.log);
   if (options.report) write_report(options, context, compress_options.file_budget, reduced, result);
   context.log.clear_progress();
   print_compress_summary(context.out, result);
@@ -449,6 +429,9 @@ Action declare(CLI::App& app) {
            "measure inputs behind the layers that are quantised already");
   add_max_memory(app, options->max_memory);
   add_flag(app, "--restart", options->restart, "begin anew where a run was broken off");
+  add_flag(app, "--keep-measurements", options->keep_measurements,
+           "leave OUT.partial/ there: another budget for the same OUT and text then needs no "
+           "measuring");
   add_text(app, {"--report", "DIR", "write compress.json there: every option considered and taken"},
            options->report);
   add_flag(
