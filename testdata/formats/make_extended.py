@@ -59,7 +59,7 @@ def make(version, work):
     text.write_text("".join(rng.choice("abcdefghij klmnopqrstuvwxyz.\n") for _ in range(1500)), encoding="utf-8")
     out = HERE / f"extended-{version}.gguf"
     options = {1: (TINY, "--method", "lorc", "--rank", 2, "--bits", 9),
-               2: (TINY, "--expert-options", "zero,identity,constant,dropped", "--bits", 5.3),
+               2: (TINY, "--expert-options", "zero,identity,constant,dropped", "--bits", 4.2),
                3: (None, "--expert-options", "shared,zero", "--bits", 4.8)}
     model, *flags = options[version]
     winnow("compress", model or with_twins(work / "twins"), "-o", out, "--force", "--data", text, "--context", 128, *flags)

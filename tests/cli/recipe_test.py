@@ -3,6 +3,7 @@
 """`winnow compress --recipe`: experts left out, and recipes that are refused before any work."""
 
 import json
+import random
 import struct
 import unittest
 
@@ -109,21 +110,23 @@ class Recipe(CommandTest):
         path = model / "model.safetensors"
         data = bytearray(path.read_bytes())
         (length,) = struct.unpack_from("<Q", data)
-        entry = json.loads(data[8:8 + length])["model.layers.1.mlp.experts.2.down_proj.weight"]
+        entry = json.loads(data[8:8 + length])["model.layers.1.mlp.experts.3.down_proj.weight"]
         self.assertEqual(entry["dtype"], "BF16")
         for at in range(*(8 + length + offset for offset in entry["data_offsets"]), 2):
             if data[at + 1] & 0x7f or data[at] & 0x80:
                 data[at + 1] += 3  # 64 times as large
         path.write_bytes(data)
+        rng = random.Random(5)  # text that reaches all experts
+        text = self.file("many.txt", "".join(chr(rng.randrange(33, 127)) for _ in range(2400)))
         statistics = self.folder / "loud"
-        self.succeed("profile", model, "--data", self.data, "--context", 64, "-o", statistics)
+        self.succeed("profile", model, "--data", text, "--context", 64, "-o", statistics)
 
         def compress(keep, protect):
-            recipe = (f'version = 1\nbits = 9\n[experts]\nkeep = {keep}\nselect = "aimer"\n'
+            recipe = (f'version = 1\nbits = 9\n[experts]\nkeep = {keep}\nselect = "frequency"\n'
                       f"protect_super_experts = {protect}\n")
             return self.succeed("compress", model, "-o", self.out, "--force", "--recipe", self.file("r.toml", recipe),
-                                "--data", self.data, "--context", 64, "--statistics", statistics).stderr
-        self.assertIn("2 of layer 1", compress(2, "false"))
+                                "--data", text, "--context", 64, "--statistics", statistics).stderr
+        self.assertIn("3 of layer 1", compress(2, "false"))
         self.assertNotIn("super experts", compress(2, "true"))
 
 

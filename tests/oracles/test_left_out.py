@@ -24,7 +24,8 @@ from forward import open_oracle  # noqa: E402
 from qwen3_moe_numpy import is_moe_layer, softmax  # noqa: E402
 
 START = 271
-MODELS = ("qwen3_moe-plain", "qwen3_moe-not-renormalised", "qwen3_moe-dense-first", "qwen3_moe-odd-sizes",
+# All of 16 bits: of an F32 source compress would round what loses next to nothing by it.
+MODELS = ("qwen3_moe-plain", "qwen3_moe-not-renormalised", "qwen3_moe-dense-first",
           "qwen3_moe-sparse-step-2", "olmoe-plain", "olmoe-grouped")
 # Logits in float32 are within 1e-5 of float64 here (test_forward.py), so log-probabilities within twice that; the mean
 # over the text is much closer, unless a router's choice is nearly tied.
@@ -78,15 +79,13 @@ class LeftOut(unittest.TestCase):
 
     def left_out(self, model, keep, select):
         """The file with so many experts in each layer, weights as they were, and who was kept."""
-        recipe, out, statistics = (self.folder / name for name in ("recipe.toml", "out.gguf", "statistics"))
+        recipe, out, statistics = (self.work / name for name in ("recipe.toml", "out.gguf", "statistics"))
         recipe.write_text(f'version = 1\n[experts]\nkeep = {keep}\nselect = "{select}"\n', encoding="utf-8")
         data = ("--data", self.folder / "calibration.txt", "--context", 128)
         self.winnow("profile", model, "-o", statistics, *data)
         self.winnow("compress", model, "-o", out, "--recipe", recipe, "--statistics", statistics, "--bits", 32, *data,
-                    "--report", self.folder)
-        record = json.loads((self.folder / "compress.json").read_text(encoding="utf-8"))
-        for path in (statistics, out):
-            self.assertTrue(path.exists())
+                    "--report", self.work)
+        record = json.loads((self.work / "compress.json").read_text(encoding="utf-8"))
         return out, [layer for layer in record["experts"]["kept"] if layer]
 
     def test_the_model_without_experts_is_the_original_that_cannot_choose_them(self):
@@ -98,7 +97,8 @@ class LeftOut(unittest.TestCase):
                 keep = config["num_experts"] - fewer
                 if keep < config["num_experts_per_tok"]:
                     continue
-                with self.subTest(model=name, keep=keep):
+                with self.subTest(model=name, keep=keep), tempfile.TemporaryDirectory(dir=self.folder) as work:
+                    self.work = pathlib.Path(work)
                     out, kept = self.left_out(folder, keep, select)
                     self.assertEqual({len(layer) for layer in kept}, {keep})
                     scores = json.loads(self.winnow("eval", out, "--data", self.folder / "text.txt", "--context", 128,
@@ -109,8 +109,6 @@ class LeftOut(unittest.TestCase):
                     # The test can fail: other experts are another model.
                     others = [sorted(set(range(config["num_experts"])) - set(layer))[:1] + layer[1:] for layer in kept]
                     self.assertGreater(abs(nll(masked(folder, others), ids) - expected), 20 * NLL)
-                    (self.folder / "statistics").unlink()
-                    out.unlink()
 
 
 if __name__ == "__main__":
