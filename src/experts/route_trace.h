@@ -21,6 +21,7 @@ struct RouteTrace {
   std::uint32_t num_layers = 0;   ///< all of the model's, those without experts too
   std::uint32_t num_experts = 0;  ///< the most that a layer has; below kNone
   std::uint32_t top_k = 0;
+  std::uint64_t stored_experts = 0;      ///< of all layers, with bytes of their own
   std::vector<LayerId> layers;           ///< those with experts, rising
   std::vector<std::uint64_t> sequences;  ///< number of the first token of each text, rising from 0
   std::vector<std::uint16_t> experts;    ///< [tokens, layers, top_k]; different ones, kNone last

@@ -13,7 +13,7 @@ namespace winnow::experts::testing {
 
 /// No tokens yet; all layers have experts.
 inline RouteTrace empty_trace(std::uint32_t layers, std::uint32_t experts, std::uint32_t top_k) {
-  RouteTrace trace{layers, experts, top_k, {}, {0}, {}};
+  RouteTrace trace{layers, experts, top_k, std::uint64_t{layers} * experts, {}, {0}, {}};
   for (std::uint32_t l = 0; l < layers; ++l) trace.layers.push_back(LayerId{l});
   return trace;
 }

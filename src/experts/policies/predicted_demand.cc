@@ -16,7 +16,7 @@ namespace winnow::experts {
 namespace {
 
 struct Options {
-  double half_life = 64;  ///< passes (tokens in decode) until a use counts half, > 0
+  double half_life = 32;  ///< passes (tokens in decode) until a use counts half, > 0
   double horizon = 16;    ///< passes that the slots are meant for, > 0
 };
 
