@@ -110,7 +110,7 @@ class Recipe(CommandTest):
         path = model / "model.safetensors"
         data = bytearray(path.read_bytes())
         (length,) = struct.unpack_from("<Q", data)
-        entry = json.loads(data[8:8 + length])["model.layers.1.mlp.experts.3.down_proj.weight"]
+        entry = json.loads(data[8:8 + length])["model.layers.1.mlp.experts.7.down_proj.weight"]
         self.assertEqual(entry["dtype"], "BF16")
         for at in range(*(8 + length + offset for offset in entry["data_offsets"]), 2):
             if data[at + 1] & 0x7f or data[at] & 0x80:
@@ -126,7 +126,7 @@ class Recipe(CommandTest):
                       f"protect_super_experts = {protect}\n")
             return self.succeed("compress", model, "-o", self.out, "--force", "--recipe", self.file("r.toml", recipe),
                                 "--data", text, "--context", 64, "--statistics", statistics).stderr
-        self.assertIn("3 of layer 1", compress(2, "false"))
+        self.assertIn("7 of layer 1", compress(2, "false"))
         self.assertNotIn("super experts", compress(2, "true"))
 
 
