@@ -46,7 +46,7 @@ class AsyncReader {
   virtual ~AsyncReader() = default;
   /// Begins at once, as far as the bound allows.
   virtual void submit(std::span<const AsyncRead> reads, ReadPriority priority) = 0;
-  /// The read with this tag is needed now, unless it has begun.
+  /// The reads with this tag are needed now, if they have not begun.
   virtual void promote(std::uint64_t tag) = 0;
   /// A read that has ended, in the order in which they did; each is told once.
   virtual std::optional<ReadResult> poll() = 0;

@@ -79,11 +79,11 @@ void ReadQueue::submit(std::span<const AsyncRead> reads, ReadPriority priority) 
 
 void ReadQueue::promote(std::uint64_t tag) {
   const std::lock_guard lock(mutex_);
-  const auto found = std::find_if(speculation_.begin(), speculation_.end(),
-                                  [tag](const AsyncRead& read) { return read.tag == tag; });
-  if (found == speculation_.end()) return;
-  demand_.push_back(*found);
-  speculation_.erase(found);
+  const auto others =
+      std::stable_partition(speculation_.begin(), speculation_.end(),
+                            [tag](const AsyncRead& read) { return read.tag == tag; });
+  demand_.insert(demand_.end(), speculation_.begin(), others);
+  speculation_.erase(speculation_.begin(), others);
 }
 
 std::optional<ReadResult> ReadQueue::poll_locked() {
