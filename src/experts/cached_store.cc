@@ -49,6 +49,9 @@ class CachedStore final : public ExpertStore, public PinOwner {
   CachedStore(const ExpertCatalogue& catalogue, const CacheOptions& options,
               const MakeReader& make_reader);
 
+  void expect_again(std::span<const ExpertId> experts) override {
+    expected_again_.emplace(experts.begin(), experts.end());
+  }
   std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
                                  Priority priority) override;
   Bytes memory() const override { return {arena_.size() + constant_bytes_}; }
@@ -67,7 +70,7 @@ class CachedStore final : public ExpertStore, public PinOwner {
   PinnedExpert hand_out(ExpertId name, ExpertKey key);
   /// Gives an absent expert a slot and appends its reads to `reads`. False when there is no slot.
   bool admit(ExpertKey key, Origin origin, std::vector<os::AsyncRead>& reads);
-  void submit(std::span<const os::AsyncRead> reads, Origin origin);
+  void submit(std::span<const os::AsyncRead> reads, Priority priority);
   /// An expert that was perhaps only a guess is needed now.
   void hurry(ExpertKey key) { reader_->promote(shape_.number(key)); }
   /// Takes what has arrived.
@@ -79,6 +82,8 @@ class CachedStore final : public ExpertStore, public PinOwner {
   void make_entries(std::span<const SlotClass> classes);
   void make_pools(std::span<const SlotClass> classes, const CacheOptions& options);
   void announce(LayerId layer, std::span<const ExpertKey> keys);
+  /// Why the next request reads this expert.
+  Origin origin_of(ExpertId expert, Priority priority) const;
   std::vector<ExpertKey> keys_of(LayerId layer, std::span<const ExpertId> experts) const;
   void take(const os::ReadResult& result);
   void release_slot(ExpertKey key, Entry& expert);
@@ -92,7 +97,8 @@ class CachedStore final : public ExpertStore, public PinOwner {
   std::uint64_t constant_bytes_ = 0;
   std::uint64_t arrivals_ = 0;
   std::size_t reads_under_way_ = 0;
-  std::optional<LayerId> last_layer_;  // that was asked for
+  std::optional<LayerId> last_layer_;                    // that was asked for
+  std::optional<std::vector<ExpertId>> expected_again_;  // of the next request
   CacheStatistics statistics_;
   os::AlignedBuffer arena_;
   std::unique_ptr<os::AsyncReader> reader_;  // after the memory that it writes to
@@ -101,12 +107,12 @@ class CachedStore final : public ExpertStore, public PinOwner {
 /// Hands out what it waits for. Everything is the store's but the lists of names.
 class CachedBatch final : public Batch {
  public:
-  CachedBatch(CachedStore& store, Origin origin) : store_(store), origin_(origin) {}
+  CachedBatch(CachedStore& store, Priority priority) : store_(store), priority_(priority) {}
   ~CachedBatch() override {
     for (const Wanted& wanted : waiting_) store_.stop_waiting(wanted.key);
   }
 
-  void add(ExpertKey key);
+  void add(ExpertKey key, Origin origin);
   /// Begins to read what is absent, as far as there are slots.
   void begin_reads();
   std::optional<PinnedExpert> next_ready() override;
@@ -116,18 +122,19 @@ class CachedBatch final : public Batch {
   struct Wanted {
     ExpertId name;  ///< that the caller asked for
     ExpertKey key;  ///< whose bytes it has
+    Origin origin;
   };
   std::vector<Wanted>::iterator first_arrived();
   bool holds_too_much(const Wanted& wanted) const;
 
   CachedStore& store_;
-  Origin origin_;
+  Priority priority_;
   std::vector<ExpertKey> without_bytes_;
   std::vector<Wanted> waiting_;  // resident, failed or on their way
   std::vector<Wanted> absent_;   // in the order asked for, until they get a slot
 };
 
-void CachedBatch::add(ExpertKey key) {
+void CachedBatch::add(ExpertKey key, Origin origin) {
   const auto owner = store_.owner_of(key);
   if (!owner) {
     without_bytes_.push_back(key);
@@ -135,11 +142,12 @@ void CachedBatch::add(ExpertKey key) {
   }
   const Entry& entry = store_.entry(*owner);
   if (entry.presence == Presence::kAbsent) {
-    absent_.push_back({key.expert, *owner});
+    absent_.push_back({key.expert, *owner, origin});
   } else {
-    if (origin_ == Origin::kDemand && entry.presence == Presence::kOnItsWay) store_.hurry(*owner);
+    if (priority_ == Priority::kDemand && entry.presence == Presence::kOnItsWay)
+      store_.hurry(*owner);
     store_.begin_waiting(*owner);
-    waiting_.push_back({key.expert, *owner});
+    waiting_.push_back({key.expert, *owner, origin});
   }
 }
 
@@ -148,7 +156,7 @@ void CachedBatch::begin_reads() {
   std::vector<Wanted> still_absent;
   for (const Wanted& wanted : absent_) {
     if (store_.entry(wanted.key).presence == Presence::kAbsent &&
-        !store_.admit(wanted.key, origin_, reads)) {
+        !store_.admit(wanted.key, wanted.origin, reads)) {
       still_absent.push_back(wanted);
       continue;
     }
@@ -156,8 +164,8 @@ void CachedBatch::begin_reads() {
     waiting_.push_back(wanted);
   }
   absent_ = std::move(still_absent);
-  if (origin_ == Origin::kSpeculation) absent_.clear();  // no slot is worth it
-  store_.submit(reads, origin_);
+  if (priority_ == Priority::kSpeculation) absent_.clear();  // no slot is worth it
+  store_.submit(reads, priority_);
 }
 
 std::vector<CachedBatch::Wanted>::iterator CachedBatch::first_arrived() {
@@ -280,13 +288,20 @@ std::unique_ptr<Batch> CachedStore::request(LayerId layer, std::span<const Exper
     WINNOW_CHECK(index(expert) < catalogue_[index(layer)].size());
   }
   collect();
-  const bool demand = priority == Priority::kDemand;
-  if (demand) announce(layer, keys_of(layer, experts));
-  auto batch =
-      std::make_unique<CachedBatch>(*this, demand ? Origin::kDemand : Origin::kSpeculation);
-  for (const ExpertId expert : experts) batch->add({layer, expert});
+  if (priority == Priority::kDemand) announce(layer, keys_of(layer, experts));
+  auto batch = std::make_unique<CachedBatch>(*this, priority);
+  for (const ExpertId expert : experts) batch->add({layer, expert}, origin_of(expert, priority));
+  if (priority == Priority::kDemand) expected_again_.reset();
   batch->begin_reads();
   return batch;
+}
+
+Origin CachedStore::origin_of(ExpertId expert, Priority priority) const {
+  if (priority == Priority::kSpeculation) return Origin::kSpeculation;
+  const bool passing =
+      expected_again_ &&
+      std::find(expected_again_->begin(), expected_again_->end(), expert) == expected_again_->end();
+  return passing ? Origin::kPrefill : Origin::kDemand;
 }
 
 /// The experts whose bytes are asked for, each once.
@@ -407,12 +422,12 @@ bool CachedStore::admit(ExpertKey key, Origin origin, std::vector<os::AsyncRead>
   return true;
 }
 
-void CachedStore::submit(std::span<const os::AsyncRead> reads, Origin origin) {
+void CachedStore::submit(std::span<const os::AsyncRead> reads, Priority priority) {
   if (reads.empty()) return;
   for (const os::AsyncRead& read : reads) statistics_.bytes_read += read.out.size();
   reads_under_way_ += reads.size();
-  reader_->submit(reads, origin == Origin::kSpeculation ? os::ReadPriority::kSpeculation
-                                                        : os::ReadPriority::kDemand);
+  reader_->submit(reads, priority == Priority::kSpeculation ? os::ReadPriority::kSpeculation
+                                                            : os::ReadPriority::kDemand);
 }
 
 void CachedStore::take(const os::ReadResult& result) {

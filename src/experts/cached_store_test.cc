@@ -265,6 +265,16 @@ TEST_F(CachedStoreTest, GivesExpertsWithoutMatricesNoSlotAndSharedOnesTheirOwner
   EXPECT_EQ(store->statistics()->misses, 1U);
 }
 
+TEST_F(CachedStoreTest, KeepsWhatIsExpectedAgainLongerThanWhatAPromptStreamsThrough) {
+  const auto store = manual_store(3);
+  store->expect_again(experts({0}));
+  use(*store, kFirst, {0, 1, 2});
+  use(*store, kLast, {3, 4});  // in the place of 1 and 2, though 0 was not used after them
+  EXPECT_EQ(store->statistics()->evictions, 2U);
+  const auto batch = store->request(kFirst, experts({0}), Priority::kDemand);
+  EXPECT_TRUE(batch->ready());
+}
+
 TEST_F(CachedStoreTest, ReadsGuessesWithoutWaitingForThemAndHurriesThoseThatCameTrue) {
   const auto store = manual_store(4);
   const auto guess = store->request(kLast, experts({3, 4}), Priority::kSpeculation);
@@ -297,7 +307,7 @@ TEST_F(CachedStoreTest, RefusesLessMemoryThanATokenNeeds) {
 TEST_F(CachedStoreTest, HoldsExpertsAndItsMemoryThroughAnyRequests) {
   for (const PolicyEntry* policy : cache_policies()) {
     for (const std::size_t slots : {2, 3, 5, 12}) {
-      for (const auto method : {os::ReadMethod::kUring, os::ReadMethod::kThreads}) {
+      for (const auto method : {os::ReadMethod::kAuto, os::ReadMethod::kThreads}) {
         SCOPED_TRACE(fmt::format("{} with {} slots", policy->name, slots));
         const auto store =
             make_cached_store(catalogue_, {.slots = {slots * kSlot + 17},

@@ -108,6 +108,14 @@ struct CacheStatistics {
     return hits + misses == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(hits + misses);
   }
 };
+inline CacheStatistics& operator+=(CacheStatistics& a, const CacheStatistics& b) {
+  a.hits += b.hits;
+  a.misses += b.misses;
+  a.evictions += b.evictions;
+  a.bytes_read += b.bytes_read;
+  a.stall_seconds += b.stall_seconds;
+  return a;
+}
 inline CacheStatistics operator-(CacheStatistics a, const CacheStatistics& b) {
   return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions,
           a.bytes_read - b.bytes_read, a.stall_seconds - b.stall_seconds};
@@ -117,6 +125,9 @@ inline CacheStatistics operator-(CacheStatistics a, const CacheStatistics& b) {
 class ExpertStore {
  public:
   virtual ~ExpertStore() = default;
+  /// A hint on the next request: of its experts only these are likely to be wanted again soon, as
+  /// the last tokens of a prompt tell while the prompt streams through. Without it all are.
+  virtual void expect_again(std::span<const ExpertId> /*experts*/) {}
   /// `experts` are distinct.
   virtual std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
                                          Priority priority) = 0;
