@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "compress/statistics_file.h"
+#include "formats/array_file.h"
 #include "formats/names.h"
 #include "formats/safetensors.h"
 #include "model/fingerprint.h"
@@ -97,17 +98,6 @@ StatisticsHeader read_header(const std::string& file, const SortedJson& json) {
   return header;
 }
 
-/// The whole header of the container as JSON; its tensors have been checked before.
-SortedJson container_metadata(const os::RandomAccessFile& file) {
-  std::uint64_t length = 0;
-  file.read_at(0, std::as_writable_bytes(std::span(&length, 1)));
-  std::string text(length, '\0');
-  file.read_at(sizeof length, std::as_writable_bytes(std::span(text)));
-  const SortedJson json = parse_sorted_json(text, file.name());
-  const auto found = json.find("__metadata__");
-  return found == json.end() ? SortedJson() : *found;
-}
-
 }  // namespace
 
 StatisticsFile StatisticsFile::open_part(const std::filesystem::path& path) {
@@ -123,14 +113,14 @@ StatisticsFile StatisticsFile::open_part(const std::filesystem::path& path) {
 StatisticsFile StatisticsFile::open(const std::filesystem::path& path) {
   StatisticsFile result =
       with_context("not a statistics file of winnow profile", [&] { return open_part(path); });
-  const SortedJson metadata = container_metadata(*result.file_);
-  const auto text = metadata.find("winnow.statistics");
-  if (text == metadata.end() || !text->is_string()) {
+  const auto texts = formats::array_file_texts(*result.file_);
+  const auto text = texts.find("winnow.statistics");
+  if (text == texts.end()) {
     fail_data("{}: is no statistics file of winnow profile: it has no 'winnow.statistics'",
               path.string());
   }
-  result.header_ = read_header(
-      path.string(), parse_sorted_json(text->get<std::string>(), path.string() + ": header"));
+  result.header_ =
+      read_header(path.string(), parse_sorted_json(text->second, path.string() + ": header"));
   result.check_invariants();
   return result;
 }

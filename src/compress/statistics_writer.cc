@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "compress/statistics_file.h"
+#include "formats/array_file.h"
 #include "formats/names.h"
 #include "formats/safetensors.h"
 
@@ -16,30 +17,17 @@ namespace {
 
 constexpr std::size_t kCopyBytes = std::size_t{1} << 20;
 
-/// Length, JSON and padding of the container.
+/// What the container begins with.
 std::string container_header(const StatisticsHeader* header,
                              std::span<const StatisticsArray> arrays,
                              std::span<const std::uint64_t> sizes) {
-  std::string json = "{\"__metadata__\":{\"format\":\"winnow-statistics\"";
-  if (header != nullptr) {
-    json += ",\"winnow.statistics\":" + dump_json(Json(dump_json(to_json(*header))));
-  }
-  json += '}';
-  std::uint64_t begin = 0;
+  std::vector<std::pair<std::string, std::string>> texts = {{"format", "winnow-statistics"}};
+  if (header != nullptr) texts.emplace_back("winnow.statistics", dump_json(to_json(*header)));
+  std::vector<formats::PlannedArray> planned;
   for (std::size_t i = 0; i < arrays.size(); ++i) {
-    std::string dims;
-    for (const std::uint64_t dim : arrays[i].shape) {
-      dims += fmt::format("{}{}", dims.empty() ? "" : ",", dim);
-    }
-    json +=
-        fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                    dump_json(Json(arrays[i].name)), arrays[i].type, dims, begin, begin + sizes[i]);
-    begin += sizes[i];
+    planned.push_back({arrays[i].name, arrays[i].type, arrays[i].shape, sizes[i]});
   }
-  json += '}';
-  while (json.size() % 8 != 0) json += ' ';
-  const std::uint64_t length = json.size();
-  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + json;
+  return formats::array_file_header(texts, planned);
 }
 
 std::uint64_t element_bytes(std::string_view type) {

@@ -2,60 +2,67 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include "experts/cache_policy.h"
+#include "experts/policy_probe.h"
 
 namespace winnow::experts {
 namespace {
 
-constexpr CacheShape kShape{.num_layers = 1, .num_experts = 9, .top_k = 1, .slots = 5};
+using testing::key;
+using testing::PolicyProbe;
 
-ExpertKey key(std::uint32_t expert) { return {LayerId{0}, ExpertId{expert}}; }
+// A token uses one expert; four slots are for the protected.
+constexpr CacheShape kShape{.num_layers = 1, .num_experts = 9, .top_k = 1, .slots = 5};
+constexpr ExpertKey kIncoming{LayerId{0}, ExpertId{8}};
 
 /// Experts 0 to 4 have slots, in this order.
-class SegmentedLruPolicy : public testing::Test {
- protected:
-  SegmentedLruPolicy() {
-    for (std::uint32_t e = 0; e < 5; ++e) policy_->on_admit(key(e), Origin::kDemand);
-  }
-  void request(std::uint32_t expert) {
-    const ExpertId wanted{expert};
-    policy_->on_request(LayerId{0}, {&wanted, 1});
-  }
-  std::optional<ExpertKey> victim(Origin origin = Origin::kDemand) {
-    return policy_->victim(key(8), origin, locked_);
-  }
+PolicyProbe full_cache() {
+  PolicyProbe probe("segmented-lru", kShape);
+  for (const std::uint32_t expert : {0, 1, 2, 3, 4}) probe.admit(key(0, expert));
+  return probe;
+}
 
-  std::unique_ptr<CachePolicy> policy_ = find_cache_policy("segmented-lru").make(kShape, 0);
-  KeySet locked_{kShape};
-};
-
-TEST_F(SegmentedLruPolicy, KeepsWhatWasUsedAgainLongerThanWhatIsNew) {
-  request(0);
-  policy_->on_evict(*victim());  // expert 1
-  policy_->on_admit(key(5), Origin::kDemand);
+TEST(SegmentedLruPolicy, KeepsWhatWasUsedAgainLongerThanWhatIsNew) {
+  PolicyProbe probe = full_cache();
+  probe.request(0, {0});
+  probe.evict(key(0, 1));
+  probe.admit(key(0, 5));
   for (const std::uint32_t expert : {2, 3, 4, 5}) {
-    EXPECT_EQ(victim(), key(expert));
-    policy_->on_evict(key(expert));
+    EXPECT_EQ(probe.victim(kIncoming), key(0, expert));
+    probe.evict(key(0, expert));
   }
-  EXPECT_EQ(victim(), key(0));
+  EXPECT_EQ(probe.victim(kIncoming), key(0, 0));
 }
 
-TEST_F(SegmentedLruPolicy, TheColdestProtectedGoesBackOnProbationWhenAllWereUsedAgain) {
-  for (const std::uint32_t expert : {0, 1, 2, 3, 4}) request(expert);
-  EXPECT_EQ(victim(), key(0));  // four of five slots are protected
+TEST(SegmentedLruPolicy, TheColdestProtectedGoesBackOnProbationWhenAllWereUsedAgain) {
+  PolicyProbe probe = full_cache();
+  for (const std::uint32_t expert : {0, 1, 2, 3, 4}) probe.request(0, {expert});
+  EXPECT_EQ(probe.victim(kIncoming), key(0, 0));
 }
 
-TEST_F(SegmentedLruPolicy, ASpeculationDrivesOutNoProtectedExpert) {
-  for (const std::uint32_t expert : {0, 1, 2, 3}) request(expert);
-  locked_.insert(key(4));
-  EXPECT_EQ(victim(Origin::kSpeculation), std::nullopt);
-  EXPECT_EQ(victim(), key(0));
+TEST(SegmentedLruPolicy, ASpeculationDrivesOutNoProtectedExpert) {
+  PolicyProbe probe = full_cache();
+  for (const std::uint32_t expert : {0, 1, 2, 3}) probe.request(0, {expert});
+  probe.lock(key(0, 4));
+  EXPECT_EQ(probe.victim(kIncoming, Origin::kSpeculation), std::nullopt);
+  EXPECT_EQ(probe.victim(kIncoming), key(0, 0));
 }
 
-TEST_F(SegmentedLruPolicy, EvictsWhatAPromptStreamedThroughFirst) {
-  policy_->on_evict(key(4));
-  policy_->on_admit(key(7), Origin::kPrefill);
-  EXPECT_EQ(victim(), key(7));
+TEST(SegmentedLruPolicy, EvictsWhatAPromptStreamedThroughFirst) {
+  PolicyProbe probe = full_cache();
+  probe.evict(key(0, 4));
+  probe.admit(key(0, 7), Origin::kPrefill);
+  EXPECT_EQ(probe.victim(kIncoming), key(0, 7));
+}
+
+TEST(SegmentedLruPolicy, OneTokensExpertsHaveRoomOnProbation) {
+  // A token uses two experts: of three slots one is protected, not 80 %.
+  PolicyProbe probe("segmented-lru", {.num_layers = 2, .num_experts = 9, .top_k = 1, .slots = 3});
+  for (const std::uint32_t expert : {0, 1, 2}) probe.admit(key(0, expert));
+  probe.request(0, {0});
+  probe.request(0, {1});
+  EXPECT_EQ(probe.victim(kIncoming), key(0, 2));
+  probe.evict(key(0, 2));
+  EXPECT_EQ(probe.victim(kIncoming), key(0, 0));
 }
 
 }  // namespace
