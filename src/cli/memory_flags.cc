@@ -16,6 +16,10 @@
 namespace winnow::cli {
 namespace {
 
+constexpr std::string_view kAutomatic = "auto";
+// Every policy by recency misses always when the experts of one token do not fit.
+constexpr std::string_view kPolicyBelowCycle = "random-subset";
+
 /// What `auto` leaves to others: a sixteenth of what is there, at most so much.
 constexpr std::uint64_t kMostFloor = std::uint64_t{512} << 20;
 constexpr std::uint64_t kFloorShare = 16;
@@ -105,14 +109,18 @@ CLI::Option* add_memory(CLI::App& app, MemoryFlags& flags) {
        "what is free; experts that do not fit are read from the disk when needed, with the same "
        "results. Without it, only when the model does not fit"},
       assign);
-  std::vector<std::string> policies;
+  std::vector<std::string> policies = {std::string(kAutomatic)};
   for (const experts::PolicyEntry* policy : experts::cache_policies()) {
     policies.emplace_back(policy->name);
   }
   flags.policy = policies.front();
-  add_choice(app, {"--cache-policy", "", "which experts leave memory first"}, policies,
-             flags.policy);
-  flags.io = "auto";
+  add_choice(
+      app,
+      {"--cache-policy", "",
+       "which experts leave memory first; 'auto' keeps those used last and most, or, below what "
+       "one token uses, always the same"},
+      policies, flags.policy);
+  flags.io = kAutomatic;
   add_choice(
       app,
       {"--io", "",
@@ -137,7 +145,7 @@ Bytes bytes_of(const MemoryLimit& limit, Bytes process) {
 
 experts::CacheOptions cache_options(const MemoryFlags& flags) {
   experts::CacheOptions options;
-  options.policy = flags.policy;
+  if (flags.policy != kAutomatic) options.policy = flags.policy;
   if (flags.io == "uring") options.reader.method = os::ReadMethod::kUring;
   if (flags.io == "threads" || flags.io == "buffered") {
     options.reader.method = os::ReadMethod::kThreads;
@@ -167,6 +175,9 @@ std::optional<engine::MemoryPlan> plan_within(const MemoryFlags& flags,
   if (!plan) return std::nullopt;
   for (const auto& file : checkpoint.file().files()) os::drop_from_page_cache(*file);
   options.expert_cache = cache_options(flags);
+  if (flags.policy == kAutomatic && plan->below_cycle()) {
+    options.expert_cache->policy = kPolicyBelowCycle;
+  }
   options = engine::within(*plan, options);
   describe(*plan, log);
   return plan;

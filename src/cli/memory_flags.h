@@ -33,7 +33,7 @@ MemoryLimit parse_memory_limit(std::string_view text, std::string_view what);
 
 struct MemoryFlags {
   std::optional<MemoryLimit> limit;
-  std::string policy;  ///< of experts::cache_policies()
+  std::string policy;  ///< of experts::cache_policies(), or "auto"
   std::string io;      ///< "auto", "uring", "threads" or "buffered"
 };
 

@@ -130,7 +130,8 @@ TEST_F(MemoryPlans, AddUpToNoMoreThanTheirBudgetAndGrowWithIt) {
     const MemoryPlan plan = plan_memory(checkpoint_, needs_, {budget});
     EXPECT_LE(plan.total().value, budget);
     ASSERT_EQ(plan.slots.size(), 1U);
-    EXPECT_GE(plan.slots[0].slots + 8, slots);  // longer pieces of a prompt take some
+    EXPECT_GE(plan.slots[0].slots + 16, slots);  // longer pieces of a prompt take some
+    EXPECT_TRUE(plan.resident || slots < plan.slots[0].experts);
     EXPECT_EQ(plan.resident, plan.covered() == 1);
     slots = plan.slots[0].slots;
   }

@@ -149,7 +149,10 @@ MemoryPlan Needs::plan(Bytes given) const {
   plan.scratch = {scratch_};
   plan.all_experts = layout_.all();
   plan.reads = {reads(given.value)};
-  plan.tokens = tokens_within(budget, plan.reads.value + least_slots());
+  const std::uint64_t all = buffer_memory(layout_.all().value);
+  const bool fits = fixed(needs_.least_tokens) + plan.reads.value + all <= budget;
+  // Not at the cost of holding all experts.
+  plan.tokens = tokens_within(budget, plan.reads.value + (fits ? all : least_slots()));
   plan.activations = {activations(plan.tokens)};
   const std::uint64_t left = budget - fixed(plan.tokens) - plan.reads.value;
   plan.slots = layout_.divide({buffer_within(left)}, top_k());
@@ -172,6 +175,13 @@ double MemoryPlan::covered() const {
     all += static_cast<double>(c.bytes) * static_cast<double>(c.experts);
   }
   return held / all;
+}
+
+bool MemoryPlan::below_cycle() const {
+  if (resident) return false;
+  const double used = static_cast<double>(token_cycle.value);
+  constexpr double kRounding = 1.05;  // of an expert's bytes to whole blocks
+  return static_cast<double>(experts::total_bytes(slots).value) <= kRounding * used;
 }
 
 MemoryPlan plan_memory(const model::Checkpoint& checkpoint, const MemoryNeeds& needs,

@@ -50,6 +50,9 @@ struct MemoryPlan {
   }
   /// Share of the bytes of all experts that is in memory, 0 to 1.
   double covered() const;
+  /// Whether the experts of one token take all slots, or more: then those that were used last are
+  /// gone when they are wanted again.
+  bool below_cycle() const;
 };
 
 /// Throws Error{kBudget} that names the minimum when `budget` is below it.

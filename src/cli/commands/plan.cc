@@ -39,8 +39,6 @@ struct Forecast {
   std::size_t positions = 0;
   engine::SpeedTerms terms;
   engine::SpeedBound bound;
-
-  bool below_cycle() const { return !plan.resident && plan.experts.value < plan.token_cycle.value; }
 };
 
 double read_rate(const Options& options, const engine::MemoryPlan& plan) {
@@ -110,7 +108,7 @@ Json to_json(const Forecast& forecast) {
   out["resident"] = plan.resident;
   out["all_experts"] = plan.all_experts.value;
   out["token_cycle"] = plan.token_cycle.value;
-  out["below_cycle"] = forecast.below_cycle();
+  out["below_cycle"] = plan.below_cycle();
   Json& slots = out["slots"] = Json::array();
   for (const experts::SlotClass& c : plan.slots) {
     slots.push_back({{"bytes", c.bytes}, {"slots", c.slots}, {"experts", c.experts}});
@@ -164,11 +162,11 @@ std::string to_text(const Forecast& forecast) {
   out += fmt::format("at most {:.2f} tokens a second, limited by the {} ({:.1f} GB/s of memory)\n",
                      forecast.bound.tokens_per_second, name_of(forecast.bound.limit),
                      terms.memory_rate / 1e9);
-  if (forecast.below_cycle()) {
+  if (plan.below_cycle()) {
     out += fmt::format(
-        "the experts of one token do not fit: policies that keep what was used last find nothing; "
-        "give {} more\n",
-        format_bytes(plan.token_cycle - plan.experts));
+        "the {} of one token's experts do not fit: only a policy that keeps the same ones finds "
+        "any\n",
+        format_bytes(plan.token_cycle));
   }
   return out;
 }
