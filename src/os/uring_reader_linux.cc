@@ -128,16 +128,19 @@ void UringReader::ask(Job job) {
 }
 
 void UringReader::take_result(Job job, std::int64_t result) {
+  // Told outside of the handler: at its end this thread has nothing of the error left.
+  std::exception_ptr error;
+  bool done = true;
   try {
-    if (!job->advance(result)) {
-      ask(job);
-      return;
-    }
+    done = job->advance(result);
   } catch (...) {
-    finish(job, std::current_exception());
-    return;
+    error = std::current_exception();
   }
-  finish(job, nullptr);
+  if (done) {
+    finish(job, std::move(error));
+  } else {
+    ask(job);
+  }
 }
 
 void UringReader::begin_reads() {
