@@ -59,14 +59,21 @@ function(winnow_remove_other_family files)
   set(${files} ${kept} PARENT_SCOPE)
 endfunction()
 
-# winnow_module(<name> DEPS <modules...> [LIBRARIES <external targets...>])
+# winnow_module(<name> DEPS <modules...> [LIBRARIES <external targets...>]
+#               [EXCLUDE <regex>] [SOURCES <files...>])
 # Sources are globbed: an extension is a new file and a line in a registry, never a build line.
+# EXCLUDE leaves out sources that are chosen among, SOURCES adds the one that was.
 # A module `<name>` becomes library winnow_<name> and test program winnow_<name>_test.
 function(winnow_module name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "" "EXCLUDE" "DEPS;LIBRARIES;SOURCES" ${ARGN})
   set(dir ${CMAKE_CURRENT_SOURCE_DIR}/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
   winnow_remove_other_family(sources)
+  if(ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
+  endif()
+  list(TRANSFORM ARG_SOURCES PREPEND ${dir}/)
+  list(APPEND sources ${ARG_SOURCES})
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "/main\\.cc$")

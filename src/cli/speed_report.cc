@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/units.h"
+#include "cli/memory_flags.h"
 
 namespace winnow::cli {
 namespace {
@@ -72,6 +73,16 @@ std::string together_text(const SpeedReport& report) {
              report.together_bound(), 100 * report.together_speedup() / report.together_bound());
 }
 
+std::string memory_text(const SpeedReport& report) {
+  const MemoryReport& memory = *report.memory;
+  const auto tokens = static_cast<double>(report.generate * report.repetitions);
+  const double per_token = static_cast<double>(memory.cache.bytes_read) / tokens;
+  return fmt::format(
+      "within {}: {}, {} a token; the disk gives {:.2f} GB/s in reads as long as an expert\n",
+      format_bytes(memory.plan.budget), cli::to_text(memory.cache),
+      format_bytes(Bytes{static_cast<std::uint64_t>(per_token)}), memory.disk_rate / 1e9);
+}
+
 }  // namespace
 
 Spread spread_of(std::vector<double> values) {
@@ -120,6 +131,11 @@ Json to_json(const SpeedReport& report) {
     out["batch_bound"] = report.together_bound();
     out["batch_bound_fraction"] = report.together_speedup() / report.together_bound();
   }
+  if (report.memory) {
+    out["memory_budget"] = report.memory->plan.budget.value;
+    out["expert_cache"] = cli::to_json(report.memory->cache);
+    out["disk_bandwidth"] = report.memory->disk_rate;
+  }
   if (report.prefill_ops && report.decode_ops) {
     out["ops"] = {{"prefill", to_json(*report.prefill_ops)},
                   {"decode", to_json(*report.decode_ops)}};
@@ -152,6 +168,7 @@ std::string to_text(const SpeedReport& report) {
   out += fmt::format("loaded in {:.2f} s, first token after {:.2f} s; peak memory {}\n",
                      report.startup_seconds, report.first_token_seconds,
                      format_bytes(Bytes{report.peak_rss}));
+  if (report.memory) out += memory_text(report);
   if (report.prefill_ops) out += to_text("prefill", *report.prefill_ops);
   if (report.decode_ops) out += to_text("decode", *report.decode_ops);
   return out;

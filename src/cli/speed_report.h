@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "base/json.h"
+#include "engine/memory_plan.h"
 #include "engine/op_profile.h"
+#include "experts/store.h"
 
 namespace winnow::cli {
 
@@ -48,6 +50,13 @@ struct OpsReport {
   double non_matrix_fraction() const;
 };
 
+/// What a limit of memory came to.
+struct MemoryReport {
+  engine::MemoryPlan plan;
+  experts::CacheStatistics cache;  ///< of the timed decoding; empty when all experts are held
+  double disk_rate = 0;            ///< bytes per second of reads as long as an expert
+};
+
 struct SpeedReport {
   std::size_t prompt = 0;
   std::size_t generate = 0;
@@ -64,6 +73,7 @@ struct SpeedReport {
   std::size_t peak_rss = 0;
   Machine machine;
   std::optional<TogetherReport> together;
+  std::optional<MemoryReport> memory;
   std::optional<OpsReport> prefill_ops, decode_ops;
   std::string isa;
   unsigned threads = 0;

@@ -10,8 +10,8 @@
 namespace winnow::cli {
 
 Workload::Workload(engine::Engine& engine, std::size_t prompt, std::size_t generate,
-                   std::size_t sequences)
-    : engine_(engine), prompt_(prompt), step_(sequences) {
+                   std::size_t sequences, std::size_t chunk)
+    : engine_(engine), prompt_(prompt), chunk_(chunk), step_(sequences) {
   Rng rng(kSeed);
   for (std::size_t i = 0; i < sequences; ++i) {
     const std::size_t capacity = i == 0 ? std::max(prompt, generate) : generate;
@@ -36,7 +36,7 @@ double Workload::run(os::Range tokens, std::size_t chunk, const Log& log) {
 
 double Workload::prefill(const Log& log, const Pause& pause) {
   caches_.front().truncate(0);
-  const double took = run({0, prompt_}, kPrefillChunk, log);
+  const double took = run({0, prompt_}, chunk_, log);
   if (pause) pause(took);
   return took;
 }

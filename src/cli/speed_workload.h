@@ -21,8 +21,10 @@ class Workload {
   /// Single tokens that bring code and weights into reach before the clock starts.
   static constexpr std::size_t kWarmUpTokens = 16;
 
-  /// `engine` is borrowed. prompt, generate: tokens, at least 1; sequences: at least 1.
-  Workload(engine::Engine& engine, std::size_t prompt, std::size_t generate, std::size_t sequences);
+  /// `engine` is borrowed. prompt, generate: tokens, at least 1; sequences: at least 1; chunk:
+  /// prompt tokens run together at most.
+  Workload(engine::Engine& engine, std::size_t prompt, std::size_t generate, std::size_t sequences,
+           std::size_t chunk = kPrefillChunk);
 
   /// Called between tokens with the seconds since the last call, or since the beginning; the clock
   /// stands still meanwhile.
@@ -45,6 +47,7 @@ class Workload {
 
   engine::Engine& engine_;
   std::size_t prompt_;
+  std::size_t chunk_;
   std::vector<engine::KvCache> caches_;       // [sequences]; the first has room for all
   std::vector<std::vector<TokenId>> tokens_;  // [sequences][capacity]
   std::vector<engine::SequenceInput> step_;   // [sequences]

@@ -21,13 +21,28 @@ using model::Role;
 
 namespace {
 
+bool is_copied(WeightMemory weights) {
+  return weights == WeightMemory::kCopied || weights == WeightMemory::kCopiedAlone;
+}
+
 std::unique_ptr<os::MappedFiles> map_weights(const model::Checkpoint& checkpoint,
                                              WeightMemory weights) {
   using Move = os::MappedFiles::Move;
-  if (weights == WeightMemory::kCopied) return nullptr;
+  if (is_copied(weights)) return nullptr;
   return std::make_unique<os::MappedFiles>(
       checkpoint.file().files(),
       weights == WeightMemory::kMapped ? Move::kInBackground : Move::kStay);
+}
+
+std::unique_ptr<experts::ExpertStore> make_store(const model::ModelSpec& spec,
+                                                 const experts::ExpertCatalogue& catalogue,
+                                                 const EngineOptions& options,
+                                                 const os::MappedFiles* mapped) {
+  if (!options.expert_cache) return experts::make_resident_store(catalogue, mapped);
+  WINNOW_CHECK(is_copied(options.weights));
+  experts::CacheOptions cache = *options.expert_cache;
+  cache.top_k = spec.moe.top_k;
+  return experts::make_cached_store(catalogue, cache);
 }
 
 void require_finite(tensor::MatrixView<const float> hidden) {
@@ -50,11 +65,13 @@ class Engine::State {
         kv_type(options.kv_type),
         pool(options.threads != 0 ? options.threads : os::usable_cpus()),
         mapped(map_weights(checkpoint, options.weights)),
-        weights(checkpoint, mapped.get(), log),
+        weights(checkpoint, mapped.get(), log,
+                options.weights == WeightMemory::kCopiedAlone ? DenseWeights::Traces::kNone
+                                                              : DenseWeights::Traces::kPageCache),
         attention(spec),
         moe(spec) {
     const experts::ExpertCatalogue catalogue = catalogue_experts(checkpoint);
-    store = experts::make_resident_store(catalogue, mapped.get());
+    store = make_store(spec, catalogue, options, mapped.get());
     const std::size_t bytes = std::max(weights.scratch_bytes(), engine::scratch_bytes(catalogue));
     for (unsigned worker = 0; worker < pool.size(); ++worker) {
       scratch.emplace_back(std::max<std::size_t>(bytes, 64));
@@ -159,6 +176,8 @@ std::string_view Engine::isa() const { return state_->kernels.isa; }
 unsigned Engine::threads() const { return state_->pool.size(); }
 os::ThreadPool& Engine::pool() { return state_->pool; }
 Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->store->memory(); }
+
+const experts::CacheStatistics* Engine::expert_cache() const { return state_->store->statistics(); }
 
 void Engine::settle() const {
   if (state_->mapped == nullptr) return;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "engine/observer.h"
 #include "engine/op_profile.h"
 #include "engine/routing_policy.h"
+#include "experts/cached_store.h"
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
@@ -28,7 +30,8 @@ namespace winnow::engine {
 
 /// Where the weights are. The numbers are the same.
 enum class WeightMemory : std::uint8_t {
-  kCopied,  ///< read into anonymous memory at the start: the files may change afterwards
+  kCopied,       ///< read into anonymous memory at the start: the files may change afterwards
+  kCopiedAlone,  ///< the same, and the system's page cache keeps nothing of what was read
   /// Mapped: ready at once. Moved to memory on large pages in the background, from the first logits
   /// on, where there is room; until then a change of the files is an error. See os::MappedFiles,
   /// and os::FaultGuard for what a mapping does to the process's SIGBUS.
@@ -41,6 +44,9 @@ struct EngineOptions {
   std::string isa{};     ///< "" or "auto": the best the processor has; see kernels::isa_names
   WeightMemory weights = WeightMemory::kCopied;
   kernels::KvType kv_type = kernels::KvType::kF32;  ///< of the caches that the engine makes
+  /// Experts are read into so much memory when they are asked for (`top_k` is the model's); the
+  /// numbers are the same. Nothing: all are held. Only for weights that are copied.
+  std::optional<experts::CacheOptions> expert_cache{};
 };
 
 /// A stretch of tokens of one sequence, which continues where its cache ends.
@@ -53,8 +59,9 @@ struct SequenceInput {
 /// The outputs of a sequence depend on neither the thread count nor what else is in the batch.
 class Engine {
  public:
-  /// Loads the weights. Throws Error{kBadData, kSystem} as reading does, Error{kUsage} for an
-  /// unknown ISA.
+  /// Loads the weights. With an expert cache, the checkpoint must outlive the engine: its files are
+  /// read while it runs. Throws Error{kBadData, kSystem} as reading does, Error{kUsage} for an
+  /// unknown ISA, and as experts::make_cached_store.
   Engine(const model::Checkpoint& checkpoint, const EngineOptions& options, Log& log);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -65,6 +72,8 @@ class Engine {
   unsigned threads() const;
   os::ThreadPool& pool();
   Bytes weight_memory() const;
+  /// What reading experts has come to; null: all are held.
+  const experts::CacheStatistics* expert_cache() const;
   /// Does what is left of background work on the weights, so that speed is steady from here on.
   void settle() const;
 

@@ -55,6 +55,10 @@ class KvCache {
   os::AlignedBuffer buffer_;
 };
 
+/// Memory of a KvCache. Throws Error{kSystem} when it is beyond any machine's.
+Bytes kv_cache_memory(const model::ModelSpec& spec, std::uint32_t layers, std::size_t capacity,
+                      kernels::KvType type);
+
 /// Bytes of keys and values of one position in all layers.
 std::uint64_t kv_bytes_per_position(const model::ModelSpec& spec, kernels::KvType type);
 

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "engine/linear.h"
+#include "os/page_cache.h"
 
 namespace winnow::engine {
 
@@ -41,6 +42,21 @@ void require_finite_factors(const model::Checkpoint& checkpoint, const model::Te
   }
 }
 
+/// In pieces, which the page cache drops one after the other.
+void read_without_traces(const model::Checkpoint& checkpoint, const model::TensorRef& ref,
+                         std::span<std::byte> out) {
+  constexpr std::size_t kPiece = std::size_t{4} << 20;
+  const os::RandomAccessFile& file = *location(checkpoint, ref).file;
+  const std::size_t most = std::max<std::size_t>(1, kPiece / ref.row_bytes());
+  os::stop_read_ahead(file);
+  for (std::size_t row = 0; row < ref.rows; row += most) {
+    const std::size_t rows = std::min(most, ref.rows - row);
+    checkpoint.read_rows(ref, row, rows,
+                         out.subspan(row * ref.row_bytes(), rows * ref.row_bytes()));
+    os::drop_from_page_cache(file);
+  }
+}
+
 /// Calls visit(ref, packed) for the matrix and its factors.
 template <typename Visit>
 void visit_packed(const model::TensorRef& ref, quant::CorrectedMatrix& matrix, Visit visit) {
@@ -53,11 +69,12 @@ void visit_packed(const model::TensorRef& ref, quant::CorrectedMatrix& matrix, V
 }  // namespace
 
 DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped,
-                           Log& log)
-    : DenseWeights(checkpoint, mapped, log, [](Role, LayerId) { return true; }) {}
+                           Log& log, Traces traces)
+    : DenseWeights(
+          checkpoint, mapped, log, [](Role, LayerId) { return true; }, traces) {}
 
 DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped,
-                           Log& log, const Wanted& wanted)
+                           Log& log, const Wanted& wanted, Traces traces)
     : tied_(checkpoint.spec().tie_word_embeddings),
       slots_(checkpoint.spec().num_hidden_layers * model::kNumRoles) {
   const auto for_each_dense = [&](auto visit) {
@@ -86,7 +103,12 @@ DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::Mapped
   const auto read = [&](const model::TensorRef& ref, quant::PackedMatrix& matrix) {
     if (matrix.data != nullptr) return;
     matrix.data = buffer_.data() + position;
-    checkpoint.read_rows(ref, 0, ref.rows, buffer_.bytes().subspan(position, ref.bytes().value));
+    const std::span<std::byte> out = buffer_.bytes().subspan(position, ref.bytes().value);
+    if (traces == Traces::kNone) {
+      read_without_traces(checkpoint, ref, out);
+    } else {
+      checkpoint.read_rows(ref, 0, ref.rows, out);
+    }
     position = checked_align_up(position + ref.bytes().value, kAlignment).value();
     log.progress("loading", position, total, "bytes");
   };
@@ -98,6 +120,25 @@ DenseWeights::DenseWeights(const model::Checkpoint& checkpoint, const os::Mapped
       checkpoint.read_floats(ref, 0, 1, target.values);
     }
   });
+}
+
+DenseWeights::Sizes DenseWeights::sizes(const model::Checkpoint& checkpoint) {
+  Sizes sizes;
+  checkpoint.for_each_role([&](Role role, LayerId layer) {
+    if (model::traits(role).per_expert) return;
+    const model::TensorRef ref = checkpoint.at(role, layer);
+    if (!is_packed(role)) {
+      sizes.memory += {ref.cols * sizeof(float)};
+      return;
+    }
+    quant::CorrectedMatrix shape;
+    visit_packed(ref, shape, [&](const model::TensorRef& part, quant::PackedMatrix& matrix) {
+      matrix = {&part.codec(), nullptr, part.rows, part.cols};
+      sizes.memory += {checked_align_up(part.bytes().value, kAlignment).value()};
+    });
+    sizes.scratch = std::max(sizes.scratch, multiply_scratch_bytes(shape));
+  });
+  return sizes;
 }
 
 std::size_t DenseWeights::slot(Role role, LayerId layer) const {

@@ -24,12 +24,17 @@ class DenseWeights {
   /// Matrices lie where `mapped` (borrowed; null: none) has their file and are read otherwise;
   /// vectors are read and converted. Throws Error{kBadData, kSystem} as reading does; vectors and
   /// corrections with NaN or infinity are refused with the tensor's name.
-  DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log);
+  enum class Traces {
+    kPageCache,  ///< the system may keep what was read
+    kNone,       ///< it keeps nothing, and a few MiB meanwhile
+  };
+  DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log,
+               Traces traces = Traces::kPageCache);
 
   using Wanted = std::function<bool(model::Role, LayerId)>;
   /// Only those of the model that are `wanted`.
   DenseWeights(const model::Checkpoint& checkpoint, const os::MappedFiles* mapped, Log& log,
-               const Wanted& wanted);
+               const Wanted& wanted, Traces traces = Traces::kPageCache);
 
   /// A matrix that the model has, or what stands in for it; `layer` is ignored for roles without
   /// layers. With tied embeddings kOutput is the embedding.
@@ -38,6 +43,13 @@ class DenseWeights {
   /// A vector (norm weight, bias); empty when the model has none.
   std::span<const float> vector(model::Role role, LayerId layer = {}) const;
   Bytes memory() const { return {buffer_.size() + mapped_}; }
+  /// What all dense weights of a checkpoint take when none are mapped, vectors included, and the
+  /// largest scratch area that any of their matrices asks for; without reading them.
+  struct Sizes {
+    Bytes memory;
+    std::size_t scratch = 0;
+  };
+  static Sizes sizes(const model::Checkpoint& checkpoint);
   /// The largest scratch area that any dense matrix asks for.
   std::size_t scratch_bytes() const;
 

@@ -88,22 +88,53 @@ class Batch {
   /// have been handed out. Throws the error of an expert that could not be read (the others can
   /// still be taken by calling again).
   virtual std::optional<PinnedExpert> next_ready() = 0;
-  /// Whether `next_ready` would return at once.
+  /// Whether there is more to take before computing: `next_ready` would return at once, and nothing
+  /// waits for the memory of what the caller holds.
   virtual bool ready() const = 0;
 };
 
 /// Demand is needed now; speculation may be dropped, and never delays demand.
 enum class Priority : std::uint8_t { kDemand, kSpeculation };
 
+/// What reading experts while running has come to.
+struct CacheStatistics {
+  std::uint64_t hits = 0;    ///< requested experts that had a slot
+  std::uint64_t misses = 0;  ///< those that had none and were read
+  std::uint64_t evictions = 0;
+  std::uint64_t bytes_read = 0;
+  double stall_seconds = 0;  ///< spent waiting for reads
+
+  double hit_rate() const {
+    return hits + misses == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(hits + misses);
+  }
+};
+inline CacheStatistics& operator+=(CacheStatistics& a, const CacheStatistics& b) {
+  a.hits += b.hits;
+  a.misses += b.misses;
+  a.evictions += b.evictions;
+  a.bytes_read += b.bytes_read;
+  a.stall_seconds += b.stall_seconds;
+  return a;
+}
+inline CacheStatistics operator-(CacheStatistics a, const CacheStatistics& b) {
+  return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions,
+          a.bytes_read - b.bytes_read, a.stall_seconds - b.stall_seconds};
+}
+
 /// One per model; used by one engine thread at a time.
 class ExpertStore {
  public:
   virtual ~ExpertStore() = default;
+  /// A hint on the next request: of its experts only these are likely to be wanted again soon, as
+  /// the last tokens of a prompt tell while the prompt streams through. Without it all are.
+  virtual void expect_again(std::span<const ExpertId> /*experts*/) {}
   /// `experts` are distinct.
   virtual std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
                                          Priority priority) = 0;
   /// Bytes of memory it holds.
   virtual Bytes memory() const = 0;
+  /// Null: it reads nothing after it was made.
+  virtual const CacheStatistics* statistics() const { return nullptr; }
 };
 
 /// Where a packed matrix lies on disk.

@@ -11,9 +11,6 @@
 namespace winnow::metrics {
 namespace {
 
-// Logit rows held at a time: 64 rows of a vocabulary of 150,000 are 38 MB.
-constexpr std::size_t kRowsAtOnce = 64;
-
 /// Collects the chosen experts of one window: [layer][tokens * top_k], those that are used first
 /// and sorted per token, by the numbers that they have in the model they were taken from.
 class RoutingRecorder final : public engine::Observer {
@@ -210,8 +207,8 @@ std::vector<TokenScore> Evaluator::score(const Window& window) {
   }
   std::vector<TokenScore> scores(window.scored());
   const std::size_t vocab = model_.spec().vocab_size;
-  for (std::size_t first = 0; first < scores.size(); first += kRowsAtOnce) {
-    const std::size_t rows = std::min(kRowsAtOnce, scores.size() - first);
+  for (std::size_t first = 0; first < scores.size(); first += kLogitRows) {
+    const std::size_t rows = std::min(kLogitRows, scores.size() - first);
     // Row p predicts token p + 1.
     const std::size_t position = window.first_scored - 1 + first;
     if (logits_.rows() != rows) logits_ = tensor::Matrix<float>(rows, vocab);

@@ -46,6 +46,10 @@ struct ScoredToken {
   bool same_top = false;   ///< both prefer the same token; false without a reference
 };
 
+/// Rows of logits that an evaluation holds at a time, of each model: 64 rows of a vocabulary of
+/// 150,000 are 38 MB.
+constexpr std::size_t kLogitRows = 64;
+
 /// Scores every window with `model` and, when not null, compares with `reference`, which must have
 /// the same vocabulary. Standard errors treat windows as independent and tokens within one as
 /// dependent. Domains without a scored token are left out. `tokens`, when not null, is overwritten

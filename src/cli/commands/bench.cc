@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/context.h"
 #include "cli/loading.h"
+#include "cli/memory_flags.h"
 #include "cli/options.h"
 #include "cli/routing_flags.h"
 #include "cli/speed_report.h"
@@ -36,7 +37,16 @@ struct Options {
   engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped,
                                .kv_type = kernels::KvType::kF16};
   RoutingFlags routing;
+  MemoryFlags memory;
   std::optional<std::string> json;
+};
+
+/// What is measured before a model comes into its limit of memory: afterwards there is no room for
+/// buffers beyond any cache.
+struct Limited {
+  engine::MemoryPlan plan;
+  Machine machine;
+  double disk_rate = 0;
 };
 
 /// The looks at a limit between runs: a buffer beyond any cache, where there is room for it, and a
@@ -47,14 +57,17 @@ constexpr double kLookSeconds = 0.1;
 /// One run of the command: a loaded model, its work and what has been measured of it.
 class Bench {
  public:
+  /// limited: borrowed; null without a limit of memory.
   Bench(const model::Checkpoint& checkpoint, engine::Engine& engine, const Options& options,
-        Log& log)
+        const Limited* limited, Log& log)
       : checkpoint_(checkpoint),
         engine_(engine),
         options_(options),
+        limited_(limited),
         log_(log),
         cost_(engine::token_cost(checkpoint, options.engine.kv_type)),
-        workload_(engine, options.prompt, options.generate, options.sequences) {}
+        workload_(engine, options.prompt, options.generate, options.sequences,
+                  limited == nullptr ? Workload::kPrefillChunk : limited->plan.tokens) {}
 
   /// Everything but the times of loading, which the caller knows.
   SpeedReport measure();
@@ -68,6 +81,7 @@ class Bench {
   void measure_prefill(SpeedReport& report);
   void measure_decode(SpeedReport& report);
   void measure_machine(Machine& machine);
+  void time_decoding(SpeedReport& report, const std::function<double()>& read_rate);
   void measure_int8(Machine& machine);
   void measure_ops(SpeedReport& report);
   double step_bytes();
@@ -82,11 +96,16 @@ class Bench {
   std::size_t warm_up_tokens() const {
     return std::min(options_.generate, Workload::kWarmUpTokens);
   }
+  experts::CacheStatistics cache_statistics() const {
+    const experts::CacheStatistics* const statistics = engine_.expert_cache();
+    return statistics == nullptr ? experts::CacheStatistics{} : *statistics;
+  }
   double middle() const { return static_cast<double>(options_.generate) / 2; }
 
   const model::Checkpoint& checkpoint_;
   engine::Engine& engine_;
   const Options& options_;
+  const Limited* limited_;
   Log& log_;
   engine::TokenCost cost_;
   Workload workload_;
@@ -158,42 +177,56 @@ void Bench::measure_prefill(SpeedReport& report) {
 /// One sequence and several take turns, and the memory is measured before, between and after them:
 /// what is compared is measured within seconds.
 void Bench::measure_decode(SpeedReport& report) {
-  const bool together = options_.sequences > 1;
-  const auto tokens = static_cast<double>(options_.generate);
   workload_.decode(warm_up_tokens(), log_);
-  if (together) {
+  if (options_.sequences > 1) {
     report.together.emplace();
     report.together->sequences = options_.sequences;
     report.together->step_bytes = step_bytes();
   }
   // Before the memory for the read rate is taken: it is not the model's.
   report.peak_rss = os::peak_resident_bytes();
+  if (limited_ != nullptr) {
+    report.machine.read_rate_huge = limited_->machine.read_rate_huge;
+    report.machine.read_rate_small = limited_->machine.read_rate_small;
+    time_decoding(report, [this] { return limited_->machine.read_rate(); });
+    return;
+  }
   measure_machine(report.machine);
-  std::vector<double> rates, fractions, together_rates, speedups;
   {
     const Bytes size = std::min(kLookBytes, kernels::read_rate_size(os::available_memory()));
     kernels::ReadRateMeter meter(best_kernels(), engine_.pool(), size, os::Pages::kHuge);
-    Possible possible([&] { return meter.rate(); });
-    for (std::size_t i = 0; i < options_.repetitions; ++i) {
-      possible.begin();
-      rates.push_back(tokens / workload_.decode(options_.generate, log_,
-                                                [&](double took) { possible.pass(took); }));
-      fractions.push_back(report.decode_bytes * tokens / possible.total());
-      if (together) {
-        together_rates.push_back(static_cast<double>(options_.sequences) * tokens /
-                                 workload_.decode_together(options_.generate, log_));
-        speedups.push_back(together_rates.back() / rates.back());
-      }
-      log_.progress("decode", i + 1, options_.repetitions, "runs");
-    }
+    time_decoding(report, [&meter] { return meter.rate(); });
   }
   measure_machine(report.machine);
+}
+
+void Bench::time_decoding(SpeedReport& report, const std::function<double()>& read_rate) {
+  const bool together = report.together.has_value();
+  const auto tokens = static_cast<double>(options_.generate);
+  std::vector<double> rates, fractions, together_rates, speedups;
+  experts::CacheStatistics cache;
+  Possible possible(read_rate);
+  for (std::size_t i = 0; i < options_.repetitions; ++i) {
+    const experts::CacheStatistics before = cache_statistics();
+    possible.begin();
+    rates.push_back(tokens / workload_.decode(options_.generate, log_,
+                                              [&](double took) { possible.pass(took); }));
+    fractions.push_back(report.decode_bytes * tokens / possible.total());
+    cache += cache_statistics() - before;
+    if (together) {
+      together_rates.push_back(static_cast<double>(options_.sequences) * tokens /
+                               workload_.decode_together(options_.generate, log_));
+      speedups.push_back(together_rates.back() / rates.back());
+    }
+    log_.progress("decode", i + 1, options_.repetitions, "runs");
+  }
   report.decode = spread_of(std::move(rates));
   report.decode_of_bandwidth = spread_of(std::move(fractions));
   if (together) {
     report.together->rate = spread_of(std::move(together_rates));
     report.together->speedup = spread_of(std::move(speedups));
   }
+  if (limited_ != nullptr) report.memory = {limited_->plan, cache, limited_->disk_rate};
 }
 
 /// Bytes of a step of all sequences, with the experts that they choose on the tokens of the timed
@@ -268,17 +301,46 @@ Options fitted(Options options, const model::ModelSpec& spec, Log& log) {
   return options;
 }
 
+/// The limits of the machine, and the memory that the model gets; nothing without a limit.
+std::optional<Limited> limit(const model::Checkpoint& checkpoint, Options& options, Log& log) {
+  const auto plan = plan_within(options.memory, checkpoint,
+                                {.positions = std::max(options.prompt, options.generate),
+                                 .caches = options.sequences,
+                                 .tokens = std::min(options.prompt, Workload::kPrefillChunk),
+                                 .least_tokens = std::max<std::size_t>(options.sequences, 16),
+                                 .logit_rows = options.sequences,
+                                 .other = {},
+                                 .process = {}},
+                                options.engine, log);
+  if (!plan) return std::nullopt;
+  Limited limited{*plan, {}, measure_expert_reads(*plan, checkpoint, options.memory)};
+  const Bytes room = plan->total() - plan->process - plan->reserve;
+  os::ThreadPool pool(options.engine.threads != 0 ? options.engine.threads : os::usable_cpus());
+  const kernels::Kernels& kernels = kernels::select_kernels("", os::CpuFeatures::detect());
+  const auto measure = [&](os::Pages pages) {
+    log.check_interrupt();
+    return kernels::measure_read_rate(
+        kernels, pool, std::min(room, kernels::read_rate_size(os::available_memory())), pages);
+  };
+  limited.machine.read_rate_huge = measure(os::Pages::kHuge);
+  limited.machine.read_rate_small = measure(os::Pages::kSmall);
+  return limited;
+}
+
 void bench(Context& context, const Options& given) {
   const Stopwatch watch;
   const model::Checkpoint checkpoint = model::Checkpoint::open(given.model);
-  const Options options = fitted(given, checkpoint.spec(), context.log);
+  Options options = fitted(given, checkpoint.spec(), context.log);
   const engine::RoutingPolicy policy = routing_policy(options.routing, checkpoint, context.log);
+  const Stopwatch measuring;
+  const std::optional<Limited> limited = limit(checkpoint, options, context.log);
+  const double measured = measuring.seconds();
   const auto engine = load_engine(checkpoint, options.engine, context.log);
   engine->set_routing_policy(policy);
-  const double startup = watch.seconds();
-  Bench bench(checkpoint, *engine, options, context.log);
+  const double startup = watch.seconds() - measured;
+  Bench bench(checkpoint, *engine, options, limited ? &*limited : nullptr, context.log);
   bench.run_first_token();
-  const double first_token = watch.seconds();
+  const double first_token = watch.seconds() - measured;
   engine->settle();  // what is measured is the steady state
   SpeedReport report = bench.measure();
   report.startup_seconds = startup;
@@ -310,7 +372,7 @@ Action declare(CLI::App& app) {
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
   add_kv_type(app, options->engine.kv_type);
-  add_weights(app, options->engine.weights);
+  conflict(add_memory(app, options->memory), add_weights(app, options->engine.weights));
   add_routing(app, options->routing);
   add_json(app, options->json);
   return [options](Context& context) { bench(context, *options); };

@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/context.h"
 #include "cli/loading.h"
+#include "cli/memory_flags.h"
 #include "cli/options.h"
 #include "cli/routing_flags.h"
 #include "compress/key_entropy.h"
@@ -23,6 +24,9 @@
 
 namespace winnow::cli {
 namespace {
+
+// Of the memory, where two models have to share it.
+constexpr double kReferenceShare = 0.5;
 
 struct Options {
   std::string model;
@@ -40,6 +44,7 @@ struct Options {
   std::uint64_t sparsity_tokens = 16384;
   bool key_entropy = false;
   RoutingFlags routing;
+  MemoryFlags memory;
 };
 
 void print_scores(Output& out, std::string_view name, const metrics::Scores& scores,
@@ -153,7 +158,25 @@ std::unique_ptr<metrics::NeuronDropper> make_dropper(const Options& options,
       metrics::make_filters(request, checkpoint, samples, model.pool()));
 }
 
+/// What a window takes, and the scores of all of them.
+engine::MemoryNeeds memory_needs(const Options& options, const metrics::WindowSet& windows) {
+  constexpr std::uint64_t kBytesPerToken = 160;
+  return {.positions = options.context,
+          .tokens = options.context,
+          .least_tokens = options.context,
+          .logit_rows = metrics::kLogitRows,
+          .other = {windows.scored_tokens() * kBytesPerToken},
+          .process = {}};
+}
+
+void require_plain_evaluation(const Options& options) {
+  if (!options.memory.limit || (!options.sparsity && !options.key_entropy)) return;
+  fail(ErrorCode::kUsage, "--memory: what {} holds is not counted; leave out one of them",
+       options.sparsity ? "--sparsity" : "--key-entropy");
+}
+
 void run(const Options& options, Context& context) {
+  require_plain_evaluation(options);
   const auto sparsity = sparsity_request(options);
   const auto checkpoint = model::Checkpoint::open(options.model);
   require_positions(checkpoint, options.context);
@@ -163,15 +186,22 @@ void run(const Options& options, Context& context) {
       metrics::make_windows(tokenizer, metrics::read_documents(options.data),
                             {.context = options.context, .max_tokens = options.tokens});
   engine::EngineOptions engine_options{options.threads, options.isa};
+  engine::MemoryNeeds needs = memory_needs(options, windows);
+  std::optional<model::Checkpoint> other;
   std::optional<engine::Engine> reference;
   if (options.reference) {
-    const auto other = model::Checkpoint::open(*options.reference);
-    require_positions(other, options.context);
-    require_same_tokens(tokenizer, text::Tokenizer(other.tokenizer_spec()));
-    reference.emplace(other, engine_options, context.log);
+    other.emplace(model::Checkpoint::open(*options.reference));
+    require_positions(*other, options.context);
+    require_same_tokens(tokenizer, text::Tokenizer(other->tokenizer_spec()));
+    engine::EngineOptions of_reference = engine_options;
+    const auto plan =
+        plan_within(options.memory, *other, needs, of_reference, context.log, kReferenceShare);
+    if (plan) needs.process = plan->total();
+    reference.emplace(*other, of_reference, context.log);
   }
   // The reference keeps F32, so that the type's own share in the distance can be measured.
   engine_options.kv_type = options.kv_type;
+  (void)plan_within(options.memory, checkpoint, needs, engine_options, context.log);
   engine::Engine model(checkpoint, engine_options, context.log);
   model.set_routing_policy(policy);
   std::optional<compress::KeyEntropy> keys;
@@ -198,6 +228,7 @@ void run(const Options& options, Context& context) {
   json["threads"] = model.threads();
   json["kv_type"] = std::string(kernels::to_string(options.kv_type));
   json.update(metrics::to_json(evaluation));
+  if (model.expert_cache() != nullptr) json["expert_cache"] = to_json(*model.expert_cache());
   if (options.routing.given()) json["routing_policy"] = to_json(options.routing, use);
   if (dropper) json["sparsity"] = metrics::to_json(*sparsity, *dropper);
   if (keys) json["key_entropy"] = compress::to_json(*keys);
@@ -225,6 +256,7 @@ Action declare(CLI::App& app) {
   add_threads(app, options->threads);
   add_isa(app, options->isa);
   add_kv_type(app, options->kv_type);
+  add_memory(app, options->memory);
   add_routing(app, options->routing);
   add_json(app, options->json);
   add_text(app, {"--tokens-out", "FILE", "also write what each token scored, as JSON"},

@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/context.h"
 #include "cli/loading.h"
+#include "cli/memory_flags.h"
 #include "cli/options.h"
 #include "cli/routing_flags.h"
 #include "engine/generate.h"
@@ -32,6 +33,7 @@ struct Options {
   engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped,
                                .kv_type = kernels::KvType::kF16};
   RoutingFlags routing;
+  MemoryFlags memory;
   bool json_statistics = false;
 };
 
@@ -44,6 +46,7 @@ struct Statistics {
   kernels::KvType kv_type{};
   unsigned threads = 0;
   std::uint64_t seed = 0;
+  std::optional<experts::CacheStatistics> expert_cache;
 
   double prompt_rate() const {
     return result.prefill_seconds > 0 ? static_cast<double>(prompt_tokens) / result.prefill_seconds
@@ -60,10 +63,11 @@ struct Statistics {
 std::string to_line(const Statistics& s) {
   return fmt::format(
       "load {:.2f} s; prompt {} tokens, {:.1f} tok/s; generated {} tokens, {:.1f} tok/s; first "
-      "token {:.3f} s; stopped by {}; peak memory {}; {}, {}",
+      "token {:.3f} s; stopped by {}; peak memory {}; {}{}, {}",
       s.load_seconds, s.prompt_tokens, s.prompt_rate(), s.result.tokens.size(), s.decode_rate(),
       s.result.first_token_seconds, engine::to_string(s.result.reason),
-      format_bytes(Bytes{os::peak_resident_bytes()}), s.isa,
+      format_bytes(Bytes{os::peak_resident_bytes()}),
+      s.expert_cache ? cli::to_text(*s.expert_cache) + "; " : std::string(), s.isa,
       s.threads == 1 ? std::string("1 thread") : fmt::format("{} threads", s.threads));
 }
 
@@ -82,6 +86,7 @@ Json to_json(const Statistics& s) {
   out["isa"] = s.isa;
   out["threads"] = s.threads;
   out["kv_type"] = std::string(kernels::to_string(s.kv_type));
+  if (s.expert_cache) out["expert_cache"] = cli::to_json(*s.expert_cache);
   return out;
 }
 
@@ -124,7 +129,7 @@ void print_statistics(Context& context, const Statistics& statistics, bool as_js
   context.log.plain(as_json ? dump_json(to_json(statistics)) : to_line(statistics));
 }
 
-void run(Context& context, const Options& options) {
+void run(Context& context, Options options) {
   const std::string text = read_prompt(options);
   const Stopwatch watch;
   const model::Checkpoint checkpoint = model::Checkpoint::open(options.model);
@@ -133,6 +138,12 @@ void run(Context& context, const Options& options) {
   const auto prompt = engine::encode_prompt(tokenizer, text, text::SpecialTokens::kAsText);
   check_prompt(prompt, positions);
   const engine::RoutingPolicy policy = routing_policy(options.routing, checkpoint, context.log);
+  const std::size_t capacity = std::min(positions, prompt.size() + options.generate.max_tokens);
+  const auto plan = plan_within(
+      options.memory, checkpoint,
+      {.positions = capacity, .tokens = options.generate.prefill_chunk, .other = {}, .process = {}},
+      options.engine, context.log);
+  if (plan) options.generate.prefill_chunk = plan->tokens;
   const auto engine = load_engine(checkpoint, options.engine, context.log);
   engine->set_routing_policy(policy);
 
@@ -142,9 +153,9 @@ void run(Context& context, const Options& options) {
                         .isa = std::string(engine->isa()),
                         .kv_type = options.engine.kv_type,
                         .threads = engine->threads(),
-                        .seed = options.generate.sampler.seed};
-  engine::KvCache cache =
-      engine->make_cache(std::min(positions, prompt.size() + options.generate.max_tokens));
+                        .seed = options.generate.sampler.seed,
+                        .expert_cache = {}};
+  engine::KvCache cache = engine->make_cache(capacity);
   bool at_line_start = true;
   const auto sink = [&](std::string_view piece) {
     context.log.clear_progress();
@@ -153,6 +164,7 @@ void run(Context& context, const Options& options) {
   };
   statistics.result =
       engine::generate(*engine, cache, tokenizer, prompt, options.generate, sink, context.log);
+  if (engine->expert_cache() != nullptr) statistics.expert_cache = *engine->expert_cache();
   // People would find the shell's prompt, or the statistics, in the middle of a line.
   if (context.output_is_terminal && !at_line_start) context.out.write("\n");
   print_statistics(context, statistics, options.json_statistics);
@@ -200,7 +212,7 @@ Action declare(CLI::App& app) {
   add_threads(app, options->engine.threads);
   add_isa(app, options->engine.isa);
   add_kv_type(app, options->engine.kv_type);
-  add_weights(app, options->engine.weights);
+  conflict(add_memory(app, options->memory), add_weights(app, options->engine.weights));
   add_routing(app, options->routing);
   add_flag(app, "--stats-json", options->json_statistics,
            "print the statistics, the last line of standard error, as JSON");

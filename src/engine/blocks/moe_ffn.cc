@@ -30,6 +30,9 @@ namespace {
 // weighted sum is taken at once instead of in a loop of its own.
 constexpr std::size_t kFewTokens = 16;
 
+// How many of a prompt's last tokens stand for those to come.
+constexpr std::size_t kLastTokens = 4;
+
 experts::ExpertMatrices resolve(const WeightOverrides& overrides, LayerId layer, ExpertId expert,
                                 const experts::ExpertMatrices& own) {
   const std::size_t part = index(expert);
@@ -155,6 +158,15 @@ void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights,
   if (compute.expert_use != nullptr) {
     compute.expert_use->add(layer, x.rows, grouped_.tokens.size());
   }
+}
+
+void MoeFfn::tell_what_lasts(experts::ExpertStore& store, std::size_t tokens) const {
+  if (tokens <= kFewTokens) return;
+  std::vector<ExpertId> last(
+      chosen_.end() - static_cast<std::ptrdiff_t>(kLastTokens * grouped_.top_k), chosen_.end());
+  std::sort(last.begin(), last.end());
+  last.erase(std::unique(last.begin(), last.end()), last.end());
+  store.expect_again(last);
 }
 
 os::Range MoeFfn::slots_of(ExpertId expert) const {
@@ -345,6 +357,7 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
   // Which codecs the experts have is known when they arrive; codes cost little beside them.
   input_.assign(compute, x, x.cols % kernels::kActivationBlock == 0);
   choose_experts(compute, weights, layer, x, observer);
+  tell_what_lasts(store, x.rows);
   const auto batch = store.request(layer, grouped_.experts, experts::Priority::kDemand);
 
   const std::size_t slots = grouped_.tokens.size();

@@ -34,6 +34,8 @@ class MoeFfn {
   void route_tokens(const Compute& compute, LayerId layer, std::size_t top_k);
   void route_token(const Compute& compute, LayerId layer, std::size_t token, unsigned worker);
   std::size_t experts_per_token(const Compute& compute, LayerId layer) const;
+  /// Of a prompt's many experts the store should keep those that its last tokens chose.
+  void tell_what_lasts(experts::ExpertStore& store, std::size_t tokens) const;
   os::Range slots_of(ExpertId expert) const;
   Job make_job(const Compute& compute, LayerId layer, ExpertId expert,
                const experts::ExpertMatrices& own) const;
