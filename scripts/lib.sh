@@ -15,6 +15,9 @@ die() {
 
 jobs() { nproc; }
 
+# With ccache, clones of the repository share objects, wherever they lie.
+export CCACHE_BASEDIR="$root" CCACHE_NOHASHDIR=1
+
 # configure PRESET: once; CMake reruns itself when its files change.
 configure() {
   local preset=$1 launcher=()
