@@ -31,6 +31,9 @@
 namespace winnow::compress {
 namespace {
 
+/// Of what is predicted for the choice before, with the same weights.
+constexpr double kWorthPacking = 0.98;
+
 class Compressor {
  public:
   Compressor(const model::Checkpoint& source, const std::filesystem::path& out,
@@ -284,21 +287,25 @@ void Compressor::fit_weights(const PackerContext& tools, const SweepMemory& memo
   if (solves_again) choose_again(tools, fit.measured, batches, memory);
 }
 
-/// With the fitted weights; what was chosen before stays unless the new choice measures better.
+/// With the fitted weights; what was chosen before stays unless the new choice measures better. It is
+/// packed only where it promises to: quantising is most of the work.
 void Compressor::choose_again(const PackerContext& tools, double measured,
                               const WindowBatches& text, const SweepMemory& memory) {
   const std::vector<TensorGroup> groups = groups_;
   const ExpertMix mix = expert_mix_;
   const AllocationResult allocation = allocation_;
+  const double before = predicted_kl();
   choose_any(tools, false);
-  prepare();
-  const std::vector<WeightVariant> variants = {packed_variant(chosen())};
-  const double again =
-      measure_divergences(runner_, source_.spec(), text, variants, memory, log_).front();
-  fitted_["kl_chosen_again"] = again;
-  if (again < measured) {
-    together_ = again / (predicted_kl() / together_);
-    return;
+  if (predicted_kl() < kWorthPacking * before) {
+    prepare();
+    const std::vector<WeightVariant> variants = {packed_variant(chosen())};
+    const double again =
+        measure_divergences(runner_, source_.spec(), text, variants, memory, log_).front();
+    fitted_["kl_chosen_again"] = again;
+    if (again < measured) {
+      together_ = again / (predicted_kl() / together_);
+      return;
+    }
   }
   groups_ = groups;
   expert_mix_ = mix;

@@ -19,7 +19,7 @@ ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 
 def winnow(*arguments, **options):
     """Runs the program; streams are bytes, since generated text need not be UTF-8."""
-    options = {"capture_output": True, "env": ENVIRONMENT, "timeout": 300, "check": False,
+    options = {"capture_output": True, "env": ENVIRONMENT, "timeout": 1800, "check": False,
                **options}
     return subprocess.run([BINARY, *map(str, arguments)], **options)
 

@@ -15,7 +15,7 @@ ENVIRONMENT = support.ENVIRONMENT
 
 
 def winnow(*arguments, **options):
-    return support.winnow(*arguments, **{"text": True, "timeout": 600, **options})
+    return support.winnow(*arguments, **{"text": True, "timeout": 1800, **options})
 
 
 def tiny(name):
