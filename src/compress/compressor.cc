@@ -287,8 +287,8 @@ void Compressor::fit_weights(const PackerContext& tools, const SweepMemory& memo
   if (solves_again) choose_again(tools, fit.measured, batches, memory);
 }
 
-/// With the fitted weights; what was chosen before stays unless the new choice measures better. It is
-/// packed only where it promises to: quantising is most of the work.
+/// With the fitted weights; what was chosen before stays unless the new choice measures better. It
+/// is packed only where it promises to: quantising is most of the work.
 void Compressor::choose_again(const PackerContext& tools, double measured,
                               const WindowBatches& text, const SweepMemory& memory) {
   const std::vector<TensorGroup> groups = groups_;
