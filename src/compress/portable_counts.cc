@@ -172,6 +172,10 @@ void Trials::compress(Trial& trial, const model::Checkpoint& model) {
   CompressOptions options = options_;
   options.experts = {};
   options.keep_measurements = true;
+  if (options.bits_per_weight) {  // of the source: the same bytes for every number
+    *options.bits_per_weight *=
+        static_cast<double>(source_.num_parameters()) / static_cast<double>(model.num_parameters());
+  }
   if (!trial.kept.empty()) {
     options.reference = &source_;
     options.run["experts"] = trial.keep;

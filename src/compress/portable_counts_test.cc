@@ -108,6 +108,17 @@ TEST_F(PortableCounts, TheNumberOfLeastMeasuredLossIsTaken) {
   }
 }
 
+TEST_F(PortableCounts, BitsAreThoseOfTheSourcesWeights) {
+  CompressOptions options;
+  options.bits_per_weight = 4.0;
+  options.engine.threads = 1;
+  options.experts = expert_options_of_names("dropped");
+  const CompressResult result = run(options);
+  EXPECT_LE(8.0 * static_cast<double>(result.tensor_bytes.value),
+            4.0 * static_cast<double>(source_.num_parameters()));
+  EXPECT_LT(result.counts_record["keep"], 8) << "the smallest types have more bits";
+}
+
 TEST_F(PortableCounts, NumbersThatCannotWinAreNotTried) {
   const CompressResult result = run(least() + 60000);
   std::size_t skipped = 0;
