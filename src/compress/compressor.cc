@@ -112,8 +112,7 @@ class Compressor {
   ExpertMix expert_mix_;
   std::uint64_t tolerated_ = 0;  // the budget, where a tolerance decides it
   Json attempts_;
-  std::vector<metrics::Window> noise_windows_;  // of the probe
-  double together_ = 1;                         // see MixFit
+  double together_ = 1;  // see MixFit
   Json fitted_;
   std::optional<model::SkipRatios> skip_;
 };
@@ -360,10 +359,10 @@ std::unique_ptr<GroupPacker> Compressor::make_packer(const PackerContext& contex
 
 void Compressor::measure_noise(PartialOutput& partial) {
   const auto path = partial.folder() / "noise.json";
-  noise_windows_ =
+  const std::vector<metrics::Window> windows =
       sweep_windows(groups_, source_.spec(), text_->probe, text_->calibration.scored_tokens());
   if (load_noise(path, groups_)) return;
-  const WindowBatches probe(noise_windows_, MemoryPlan::kBatchTokens);
+  const WindowBatches probe(windows, MemoryPlan::kBatchTokens);
   compress::measure_noise(groups_, *packer_, runner_, source_.spec(), probe,
                           {memory_.sweep_states, partial.folder()}, log_);
   save_noise(path, groups_);
