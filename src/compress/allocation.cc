@@ -66,12 +66,12 @@ struct Allocator {
 };
 
 constexpr std::array kAllocators = {
-    Allocator{{Allocation::kUniform, "uniform", false, false}, choose_uniform},
-    Allocator{{Allocation::kPlain, "plain", false, false, false}, choose_uniform},
-    Allocator{{Allocation::kSlopes, "slopes", false, false}, choose_slopes},
-    Allocator{{Allocation::kSearch, "search", false, true}, choose_search},
-    Allocator{{Allocation::kPmq, "pmq", true, false}, choose_pmq},
-    Allocator{{Allocation::kRanked, "ranked", true, true}, choose_ranked},
+    Allocator{{Allocation::kUniform, "uniform", false, false, false}, choose_uniform},
+    Allocator{{Allocation::kPlain, "plain", false, false, false, false}, choose_uniform},
+    Allocator{{Allocation::kSlopes, "slopes", false, false, true}, choose_slopes},
+    Allocator{{Allocation::kSearch, "search", false, true, true}, choose_search},
+    Allocator{{Allocation::kPmq, "pmq", true, false, true}, choose_pmq},
+    Allocator{{Allocation::kRanked, "ranked", true, true, true}, choose_ranked},
 };
 
 constexpr auto kTraits = [] {

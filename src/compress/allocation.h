@@ -48,6 +48,7 @@ struct AllocationTraits {
   std::string_view name;
   bool needs_text;      ///< refused without; else it makes do with what is predicted
   bool measures_mixes;  ///< runs whole mixes, with the original norms and biases
+  bool solves_knapsack;
   /// Whether errors and damages of options are measured: for the choice, or for the record.
   bool measures_options = true;
 };

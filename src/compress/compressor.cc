@@ -431,7 +431,8 @@ CompressResult Compressor::run() {
   { const os::AtomicFile trial(out_); }
   warn_of_quantised_source(source_, groups_, log_);
   if (options_.max_memory) {
-    const MemoryWishes wishes{measures_options(), skip_ ? windows_ : nullptr, &options_.experts};
+    const bool solves = traits(options_.allocation.kind).solves_knapsack || options_.experts.any();
+    const MemoryWishes wishes{solves, skip_ ? windows_ : nullptr, &options_.experts};
     memory_ =
         plan_memory(source_, groups_, text_ ? &*text_ : nullptr, *options_.max_memory, wishes);
   }

@@ -71,7 +71,9 @@ class TinyModel(CommandTest):
         self.assertEqual(set(record), {
             "schema_version", "version", "command", "model", "output", "budget_bits", "file_bytes",
             "tensor_bytes", "parameters", "bits_per_weight", "calibration_tokens", "probe_tokens",
-            "predicted_kl", "together", "allocation", "measured", "groups"})
+            "predicted_kl", "together", "fitted", "allocation", "measured", "groups"})
+        self.assertEqual(set(record["fitted"]) - {"kl_chosen_again"},
+                         {"predicted_kl", "kl", "together"})
         self.assertEqual(record["file_bytes"], self.out.stat().st_size)
         self.assertAlmostEqual(record["bits_per_weight"],
                                8 * record["tensor_bytes"] / record["parameters"], places=12)
