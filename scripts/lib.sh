@@ -18,12 +18,14 @@ jobs() { nproc; }
 # With ccache, clones of the repository share objects, wherever they lie.
 export CCACHE_BASEDIR="$root" CCACHE_NOHASHDIR=1
 
-# configure PRESET: once; CMake reruns itself when its files change.
+# configure PRESET: once; CMake reruns itself when its files change. Where nothing is built twice,
+# sources are compiled in batches.
 configure() {
-  local preset=$1 launcher=()
+  local preset=$1 options=()
   [[ -f build/$preset/build.ninja ]] && return
-  if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
-  cmake --preset "$preset" "${launcher[@]}" >/dev/null || {
+  if command -v ccache >/dev/null; then options=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  if [[ ${CI:-} == true ]]; then options+=(-DCMAKE_UNITY_BUILD=ON); fi
+  cmake --preset "$preset" "${options[@]}" >/dev/null || {
     rm -f "build/$preset/CMakeCache.txt"
     die "cmake --preset $preset failed; is everything of scripts/packages.txt installed?"
   }

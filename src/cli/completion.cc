@@ -11,7 +11,7 @@ namespace winnow::cli {
 namespace {
 
 /// `text` inside single quotes, for a POSIX shell.
-std::string quoted(std::string_view text) {
+std::string shell_quoted(std::string_view text) {
   std::string out = "'";
   for (const char c : text) {
     if (c == '\'') {
@@ -52,7 +52,7 @@ std::string bash_value_cases(const CommandReference& command) {
     std::string reply = "COMPREPLY=()";
     if (!choices.empty()) {
       reply = fmt::format("COMPREPLY=($(compgen -W {} -- \"$current\"))",
-                          quoted(fmt::format("{}", fmt::join(choices, " "))));
+                          shell_quoted(fmt::format("{}", fmt::join(choices, " "))));
     } else if (option.is_path()) {
       reply = "COMPREPLY=($(compgen -f -- \"$current\"))";
     }
@@ -69,11 +69,11 @@ std::string bash_command(const CommandReference& command) {
   if (!values.empty()) out += "      case \"$previous\" in\n" + values + "      esac\n";
   out += fmt::format(
       "      if [[ $current == -* ]]; then COMPREPLY=($(compgen -W {} -- \"$current\"))\n",
-      quoted(words));
+      shell_quoted(words));
   out += choices.empty()
              ? "      else COMPREPLY=($(compgen -f -- \"$current\")); fi ;;\n"
              : fmt::format("      else COMPREPLY=($(compgen -W {} -- \"$current\")); fi ;;\n",
-                           quoted(fmt::format("{}", fmt::join(choices, " "))));
+                           shell_quoted(fmt::format("{}", fmt::join(choices, " "))));
   return out;
 }
 
@@ -99,7 +99,7 @@ _winnow() {{
 }}
 complete -o filenames -F _winnow winnow
 )",
-                     quoted(fmt::format("{}", fmt::join(names, " "))), cases);
+                     shell_quoted(fmt::format("{}", fmt::join(names, " "))), cases);
 }
 
 /// zsh reads ':', '[' and ']' inside a specification.
@@ -125,12 +125,12 @@ std::string zsh_command(const CommandReference& command) {
   for (const OptionReference& option : command.options) {
     const std::string value = option.value.empty() ? "" : zsh_value(option);
     if (option.positional) {
-      out += " \\\n        " + quoted((option.repeatable ? "*" : "") + value);
+      out += " \\\n        " + shell_quoted((option.repeatable ? "*" : "") + value);
       continue;
     }
     for (const std::string& name : option.names) {
-      out += " \\\n        " + quoted(fmt::format("{}{}[{}]{}", option.repeatable ? "*" : "", name,
-                                                  zsh_escaped(option.help), value));
+      out += " \\\n        " + shell_quoted(fmt::format("{}{}[{}]{}", option.repeatable ? "*" : "",
+                                                        name, zsh_escaped(option.help), value));
     }
   }
   return out + " ;;\n";
@@ -140,7 +140,7 @@ std::string zsh_script(const ProgramReference& program) {
   std::string names;
   std::string cases;
   for (const CommandReference& command : program.commands) {
-    names += "      " + quoted(zsh_escaped(command.name) + ":" + command.summary) + "\n";
+    names += "      " + shell_quoted(zsh_escaped(command.name) + ":" + command.summary) + "\n";
     cases += zsh_command(command);
   }
   return fmt::format(R"(#compdef winnow
@@ -176,11 +176,11 @@ std::string fish_option(const CommandReference& command, const OptionReference& 
   }
   const auto choices = option.choices();
   if (!choices.empty()) {
-    line += fmt::format(" -x -a {}", quoted(fmt::format("{}", fmt::join(choices, " "))));
+    line += fmt::format(" -x -a {}", shell_quoted(fmt::format("{}", fmt::join(choices, " "))));
   } else if (!option.value.empty()) {
     line += option.is_path() ? " -r -F" : " -x";
   }
-  return line + " -d " + quoted(option.help) + "\n";
+  return line + " -d " + shell_quoted(option.help) + "\n";
 }
 
 std::string fish_script(const ProgramReference& program) {
@@ -190,7 +190,7 @@ std::string fish_script(const ProgramReference& program) {
   }
   for (const CommandReference& command : program.commands) {
     out += fmt::format("complete -c winnow -n __fish_use_subcommand -f -a {} -d {}\n", command.name,
-                       quoted(command.summary));
+                       shell_quoted(command.summary));
     for (const OptionReference& option : command.options) out += fish_option(command, option);
   }
   return out;

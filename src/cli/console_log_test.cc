@@ -8,7 +8,7 @@
 
 #include <array>
 
-namespace winnow::cli {
+namespace winnow::cli::console_log_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -142,4 +142,4 @@ TEST(FormatDuration, WritesMinutesAndHours) {
 }
 
 }  // namespace
-}  // namespace winnow::cli
+}  // namespace winnow::cli::console_log_test

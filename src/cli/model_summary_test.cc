@@ -8,7 +8,7 @@
 #include "formats/test_files.h"
 #include "model/varied_models.h"
 
-namespace winnow::cli {
+namespace winnow::cli::model_summary_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -51,4 +51,4 @@ TEST(ModelSummary, CountsSharedExpertsApart) {
 }
 
 }  // namespace
-}  // namespace winnow::cli
+}  // namespace winnow::cli::model_summary_test

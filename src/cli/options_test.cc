@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "cli/reference.h"
 
-namespace winnow::cli {
+namespace winnow::cli::options_test {
 namespace {
 
 using testing::ElementsAre;
@@ -122,4 +122,4 @@ TEST_F(OptionsTest, DescribesItselfForHelp) {
 }
 
 }  // namespace
-}  // namespace winnow::cli
+}  // namespace winnow::cli::options_test

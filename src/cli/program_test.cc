@@ -14,7 +14,7 @@
 #include "cli/exit_code.h"
 #include "cli/parser.h"
 
-namespace winnow::cli {
+namespace winnow::cli::program_test {
 namespace {
 
 TEST(ExitCode, IsTheOneThatScriptsRelyOn) {
@@ -79,4 +79,4 @@ TEST(Nearest, FindsTypingErrorsAndNothingElse) {
 }
 
 }  // namespace
-}  // namespace winnow::cli
+}  // namespace winnow::cli::program_test

@@ -13,7 +13,7 @@
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
 
-namespace winnow::compress {
+namespace winnow::compress::allocation_test {
 namespace {
 
 using formats::testing::error_of;
@@ -237,4 +237,4 @@ TEST(AllocationNames, AreFoundAndOthersAreNot) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::allocation_test

@@ -17,7 +17,7 @@ using kernels::kRoundedRows;
 using kernels::SubBlockChoice;
 
 /// As in row_steps.cc.
-constexpr double kNoise = 1e-7;
+constexpr double kBlockNoise = 1e-7;
 
 /// What a sub-block stores; the block's own scales change only where it has one sub-block.
 struct Stored {
@@ -129,7 +129,7 @@ class BlockSweep {
     for (const Change& change : changes_) attempt(first, change);
     double total = 0;
     for (std::size_t r = 0; r < states_.size(); ++r) {
-      if (!(found_.changes[r] < -kNoise * energy(first, r))) continue;
+      if (!(found_.changes[r] < -kBlockNoise * energy(first, r))) continue;
       store(states_[r].row, k, best_[r]);
       take(first, r);
       total += found_.changes[r];

@@ -13,8 +13,8 @@ namespace winnow::compress {
 namespace {
 
 /// As in row_steps.cc.
-constexpr double kNoise = 1e-7;
-constexpr std::size_t kLongest = 4;
+constexpr double kChainNoise = 1e-7;
+constexpr std::size_t kLongestChain = 4;
 /// A chain of three or more is followed while its sum is below this share of its first move.
 constexpr double kPromising = 0.5;
 
@@ -81,14 +81,14 @@ class ChainSweep {
 
   /// The chain that begins with weight j; returns the change of L.
   double follow(std::size_t j) {
-    std::array<Move, kLongest> chain;
+    std::array<Move, kLongestChain> chain;
     chain[0] = cheapest(j, state_.gradient[j]);
     if (chain[0].by == 0) return 0;
     const double scale = double{diagonal_[j]} * chain[0].by * chain[0].by;
     double sum = chain[0].cost;
     std::size_t length = 1;
     const float* from = state_.gradient.data();
-    while (!(sum < -kNoise * scale) && length < kLongest) {
+    while (!(sum < -kChainNoise * scale) && length < kLongestChain) {
       leave_out(chain[length - 1]);
       const Move next = next_move(chain[length - 1], from);
       if (!(next.cost < 0)) break;
@@ -98,7 +98,7 @@ class ChainSweep {
       from = gradient_.data();
     }
     for (std::size_t i = 0; i < length; ++i) set_moves(chain[i].weight);
-    if (!(sum < -kNoise * scale)) return 0;
+    if (!(sum < -kChainNoise * scale)) return 0;
     for (std::size_t i = 0; i < length; ++i) make(chain[i]);
     return sum;
   }

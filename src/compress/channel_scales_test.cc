@@ -11,7 +11,7 @@
 #include "compress/quantizer_test_support.h"
 #include "compress/test_workers.h"
 
-namespace winnow::compress {
+namespace winnow::compress::channel_scales_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -87,4 +87,4 @@ TEST(ChannelScales, KeepTheProductWithTheDividedInputs) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::channel_scales_test

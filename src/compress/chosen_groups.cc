@@ -102,10 +102,9 @@ const quant::Codec* nominal_codec(const std::vector<TensorGroup>& groups) {
   return nominal;
 }
 
-/// The chosen form of a group as the packer takes it.
-PackOrder order_of(const TensorGroup& group) { return {&group, group.options[group.chosen].codec}; }
-
 }  // namespace
+
+PackOrder order_of(const TensorGroup& group) { return {&group, group.options[group.chosen].codec}; }
 
 model::ExportOptions export_options(const ChosenGroups& chosen) {
   const auto index_of = std::make_shared<const GroupIndex>(chosen.groups);

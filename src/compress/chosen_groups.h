@@ -26,6 +26,9 @@ struct ChosenGroups {
   const ExpertMix* expert_mix = nullptr;
 };
 
+/// The chosen form of a group as the packer takes it.
+PackOrder order_of(const TensorGroup& group);
+
 /// Options that refer to what `chosen` refers to, and to its groups as they are when asked. Without
 /// metadata. Where experts are groups of their own the experts vary.
 model::ExportOptions export_options(const ChosenGroups& chosen);

@@ -9,7 +9,7 @@ namespace winnow::compress {
 namespace {
 
 /// Gains below this share of sum_j metric_jj d_j^2 are rounding noise of the gradient.
-constexpr double kNoise = 1e-6;
+constexpr double kRounderNoise = 1e-6;
 
 }  // namespace
 
@@ -63,7 +63,7 @@ struct CodebookRounder::State {
       for (std::size_t k = 0; k < i; ++k) curved += 2 * moves[k] * row[first + k];
       difference += moves[i] * (2.0 * gradient[j] + curved);
     }
-    if (!(difference < change && difference < -kNoise * noise)) return;
+    if (!(difference < change && difference < -kRounderNoise * noise)) return;
     change = difference;
     std::copy_n(candidate, count, best);
   }

@@ -14,7 +14,7 @@
 #include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::codebook_rounder_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -195,4 +195,4 @@ TEST(CodebookRounder, ComesCloseToTheBestOfAllCodes) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::codebook_rounder_test

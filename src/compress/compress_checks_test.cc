@@ -8,7 +8,7 @@
 #include "compress/testing.h"
 #include "formats/expect_error.h"
 
-namespace winnow::compress {
+namespace winnow::compress::compress_checks_test {
 namespace {
 
 using formats::testing::error_of;
@@ -60,4 +60,4 @@ TEST(CompressChecks, OthersAreRunAsTheyAre) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::compress_checks_test

@@ -19,7 +19,7 @@
 #include "model/test_models.h"
 #include "model/varied_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::compressor_experts_test {
 namespace {
 
 using formats::testing::error_of;
@@ -379,4 +379,4 @@ TEST_F(CompressExperts, NarrowingIsRefusedOnTheSumsOfWholeLayers) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::compressor_experts_test

@@ -14,7 +14,7 @@
 #include "formats/test_files.h"
 #include "model/exporter.h"
 
-namespace winnow::compress {
+namespace winnow::compress::compressor_test {
 namespace {
 
 using formats::testing::error_of;
@@ -494,4 +494,4 @@ TEST_F(Compress, AnExistingFileStaysUntilTheNewOneIsWhole) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::compressor_test

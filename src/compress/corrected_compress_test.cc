@@ -11,7 +11,7 @@
 #include "formats/test_files.h"
 #include "model/exporter.h"
 
-namespace winnow::compress {
+namespace winnow::compress::corrected_compress_test {
 namespace {
 
 using formats::testing::error_of;
@@ -157,4 +157,4 @@ TEST_F(CorrectedCompress, IsNoSourceForAnotherCompression) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::corrected_compress_test

@@ -13,7 +13,7 @@
 #include "compress/quantizer_test_support.h"
 #include "compress/test_workers.h"
 
-namespace winnow::compress {
+namespace winnow::compress::correction_test {
 namespace {
 
 using testing::correlated_hessian;
@@ -134,4 +134,4 @@ TEST(LeadingSingularValues, LoseLittleOfAFlatSpectrum) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::correction_test

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-namespace winnow::compress {
+namespace winnow::compress::coverage_test {
 namespace {
 
 using Values = std::vector<double>;
@@ -28,4 +28,4 @@ TEST(RankAgreement, OfValuesWithoutAnOrderIsZeroAndNeverNaN) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::coverage_test

@@ -10,7 +10,7 @@
 #include "compress/testing.h"
 #include "quant/codec.h"
 
-namespace winnow::compress {
+namespace winnow::compress::damage_test {
 namespace {
 
 using model::Role;
@@ -117,4 +117,4 @@ TEST(NoisePoints, AreDividedAmongExpertsAsTheErrorsOfTheirTypeAre) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::damage_test

@@ -12,7 +12,7 @@ namespace winnow::compress {
 namespace {
 
 /// Rows that share the matrix products with H.
-constexpr std::size_t kRows = kernels::kRoundedRows;
+constexpr std::size_t kDescentRows = kernels::kRoundedRows;
 
 class DescentTile {
  public:
@@ -21,7 +21,7 @@ class DescentTile {
       : weights_(weights), h_(h), options_(options), out_(out), kernels_(kernels) {}
 
   double run(std::size_t first) {
-    const std::size_t count = std::min(kRows, weights_.rows - first);
+    const std::size_t count = std::min(kDescentRows, weights_.rows - first);
     values_ = tensor::Matrix<float>(count, h_.cols);
     gradients_ = tensor::Matrix<float>(count, h_.cols);
     std::vector<RowState> states(count);
@@ -103,21 +103,22 @@ class DescentTile {
 double descend(ConstMatrix weights, ConstMatrix h, const DescentOptions& options, CodedMatrix& out,
                const Workers& workers) {
   WINNOW_CHECK(weights.cols == h.cols && weights.cols == out.cols());
-  const std::size_t tiles = (weights.rows + kRows - 1) / kRows;
+  const std::size_t tiles = (weights.rows + kDescentRows - 1) / kDescentRows;
   std::vector<double> losses(tiles);
   workers.run(tiles, [&](std::size_t tile, unsigned) {
-    losses[tile] = DescentTile(weights, h, options, out, workers.kernels()).run(tile * kRows);
+    losses[tile] =
+        DescentTile(weights, h, options, out, workers.kernels()).run(tile * kDescentRows);
   });
   return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
 double quadratic_loss(ConstMatrix weights, ConstMatrix h, const RowDecoder& decode_row,
                       const Workers& workers) {
-  const std::size_t tiles = (weights.rows + kRows - 1) / kRows;
+  const std::size_t tiles = (weights.rows + kDescentRows - 1) / kDescentRows;
   std::vector<double> losses(tiles);
   workers.run(tiles, [&](std::size_t tile, unsigned) {
-    const std::size_t first = tile * kRows;
-    const std::size_t count = std::min(kRows, weights.rows - first);
+    const std::size_t first = tile * kDescentRows;
+    const std::size_t count = std::min(kDescentRows, weights.rows - first);
     tensor::Matrix<float> errors(count, h.cols);
     tensor::Matrix<float> products(count, h.cols);
     for (std::size_t r = 0; r < count; ++r) {

@@ -9,7 +9,7 @@
 #include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::descent_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -262,4 +262,4 @@ TEST_P(EveryDescent, LeavesAnExactMatrixAlone) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::descent_test

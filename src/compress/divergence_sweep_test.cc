@@ -10,7 +10,7 @@
 #include "formats/test_files.h"
 #include "metrics/evaluation.h"
 
-namespace winnow::compress {
+namespace winnow::compress::divergence_sweep_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -131,4 +131,4 @@ TEST(ExpectedKl, DoesWithOneNoiseOrNoisesThatContradictEachOther) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::divergence_sweep_test

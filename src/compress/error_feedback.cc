@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// Layout: kRows rows of weights are worked on together, one lane each, so that the update of a
-// column by a rounding error is a multiply-subtract of whole vectors. Columns are in processing
-// order. A block of columns is brought up to date with the errors of all earlier blocks by one
-// matrix product when its turn comes (each element of U is read once per tile); within the block,
-// every column updates the rest of it at once.
+// Layout: kFeedbackRows rows of weights are worked on together, one lane each, so that the update
+// of a column by a rounding error is a multiply-subtract of whole vectors. Columns are in
+// processing order. A block of columns is brought up to date with the errors of all earlier blocks
+// by one matrix product when its turn comes (each element of U is read once per tile); within the
+// block, every column updates the rest of it at once.
 #include "compress/error_feedback.h"
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace winnow::compress {
 namespace {
 
 /// Lanes of a tile. The tail of a matrix leaves lanes empty (weights of zero).
-constexpr std::size_t kRows = kernels::kRoundedRows;
+constexpr std::size_t kFeedbackRows = kernels::kRoundedRows;
 
 /// Block scales near those that were searched.
 struct Neighbour {
@@ -49,11 +49,11 @@ class FeedbackTile {
         kernels_(kernels),
         rounder_(out.grid()),
         size_(out.grid().block_size),
-        target_(size_, kRows),
-        errors_(weights.cols, kRows),
-        steps_(out.subs_per_block(), kRows),
-        offsets_(out.subs_per_block(), kRows),
-        codes_(size_ * kRows),
+        target_(size_, kFeedbackRows),
+        errors_(weights.cols, kFeedbackRows),
+        steps_(out.subs_per_block(), kFeedbackRows),
+        offsets_(out.subs_per_block(), kFeedbackRows),
+        codes_(size_ * kFeedbackRows),
         sub_blocks_(size_) {
     if (out.grid().codebook != nullptr) codebook_.emplace(out.grid(), kernels_);
   }
@@ -61,7 +61,7 @@ class FeedbackTile {
   /// Squared scaled errors of the tile's rows from `first` on.
   void run(std::size_t first, std::span<double> losses) {
     first_ = first;
-    count_ = std::min(kRows, weights_.rows - first);
+    count_ = std::min(kFeedbackRows, weights_.rows - first);
     for (std::size_t place = 0; place < weights_.cols; place += size_) run_block(place);
     for (std::size_t r = 0; r < count_; ++r) {
       double sum = 0;
@@ -92,7 +92,7 @@ class FeedbackTile {
     for (std::size_t r = 0; r < count_; ++r) {
       const auto codes = out_.codes(first_ + r);
       for (std::size_t i = 0; i < size_; ++i) {
-        codes[hessian_.order[place + i]] = codes_[i * kRows + r];
+        codes[hessian_.order[place + i]] = codes_[i * kFeedbackRows + r];
       }
     }
   }
@@ -139,8 +139,8 @@ class FeedbackTile {
       searched[r] = {out_.block_scales(first_ + r)[block], out_.block_mins(first_ + r)[block]};
     }
     std::vector<Scales> best = searched;
-    double least[kRows];
-    std::fill_n(least, kRows, std::numeric_limits<double>::infinity());
+    double least[kFeedbackRows];
+    std::fill_n(least, kFeedbackRows, std::numeric_limits<double>::infinity());
     const tensor::Matrix<float> targets = target_.clone();
     for (const Neighbour& neighbour : neighbours(out_.grid())) {
       for (std::size_t r = 0; r < count_; ++r) set_scales(r, block, moved(searched[r], neighbour));
@@ -256,12 +256,12 @@ class FeedbackTile {
 
   void update_block(std::size_t place, std::size_t i) {
     const float* const factor = hessian_.factor.row(place + i).data() + place;
-    float errors[kRows];
-    std::copy_n(errors_.row(place + i).data(), kRows, errors);
-    float* target = target_.row(i).data() + kRows;
-    for (std::size_t later = i + 1; later < size_; ++later, target += kRows) {
+    float errors[kFeedbackRows];
+    std::copy_n(errors_.row(place + i).data(), kFeedbackRows, errors);
+    float* target = target_.row(i).data() + kFeedbackRows;
+    for (std::size_t later = i + 1; later < size_; ++later, target += kFeedbackRows) {
       const float u = factor[later];
-      for (std::size_t r = 0; r < kRows; ++r) target[r] -= errors[r] * u;
+      for (std::size_t r = 0; r < kFeedbackRows; ++r) target[r] -= errors[r] * u;
     }
   }
 
@@ -276,11 +276,11 @@ class FeedbackTile {
   std::size_t size_;
   std::size_t first_ = 0;
   std::size_t count_ = 0;
-  tensor::Matrix<float> target_;  // [block_size, kRows]
-  tensor::Matrix<float> errors_;  // [n, kRows], scaled by 1 / U_jj; empty lanes stay zero
-  tensor::Matrix<float> steps_;   // [sub-blocks of a block, kRows]
+  tensor::Matrix<float> target_;  // [block_size, kFeedbackRows]
+  tensor::Matrix<float> errors_;  // [n, kFeedbackRows], scaled by 1 / U_jj; empty lanes stay zero
+  tensor::Matrix<float> steps_;   // [sub-blocks of a block, kFeedbackRows]
   tensor::Matrix<float> offsets_;
-  std::vector<std::uint8_t> codes_;       // [block_size, kRows], in the order of rounding
+  std::vector<std::uint8_t> codes_;       // [block_size, kFeedbackRows], in the order of rounding
   std::vector<std::uint8_t> sub_blocks_;  // [block_size], of each column in that order
 };
 
@@ -291,9 +291,9 @@ double round_with_feedback(ConstMatrix weights, const DampedHessian& hessian,
                            const Workers& workers) {
   WINNOW_CHECK(weights.cols == out.cols() && weights.rows == out.rows());
   std::vector<double> losses(weights.rows);
-  workers.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
+  workers.run((weights.rows + kFeedbackRows - 1) / kFeedbackRows, [&](std::size_t tile, unsigned) {
     FeedbackTile(weights, hessian, importance, scales, out, workers.kernels())
-        .run(tile * kRows, losses);
+        .run(tile * kFeedbackRows, losses);
   });
   return std::accumulate(losses.begin(), losses.end(), 0.0);
 }

@@ -15,7 +15,7 @@
 #include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::error_feedback_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -267,4 +267,4 @@ TEST(ErrorFeedback, AgreesWithTheFormulasInNumpy) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::error_feedback_test

@@ -10,7 +10,7 @@
 
 #include "base/rng.h"
 
-namespace winnow::compress {
+namespace winnow::compress::exact_sum_test {
 namespace {
 
 TEST(To42Bits, KeepsWhatFitsAndRoundsTheRest) {
@@ -99,4 +99,4 @@ TEST(ExactParts, DependOnTheSumAlone) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::exact_sum_test

@@ -10,7 +10,7 @@
 
 #include "base/rng.h"
 
-namespace winnow::compress {
+namespace winnow::compress::expert_items_test {
 namespace {
 
 const ExpertReplacement kStays{"stays", "", engine::ExpertSubstitute::Kind::kZero,
@@ -221,4 +221,4 @@ TEST(ExpertItems, ManyCombinationsAreThoseThatSomePriceMakesTheBest) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::expert_items_test

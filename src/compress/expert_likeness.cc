@@ -15,7 +15,7 @@ namespace {
 using model::Role;
 
 constexpr std::array kRoles = {Role::kExpertGateProj, Role::kExpertUpProj, Role::kExpertDownProj};
-constexpr std::size_t kRows = 16;  // of each matrix
+constexpr std::size_t kComparedRows = 16;  // of each matrix
 
 /// The sampled rows of one role's matrices, one after the other: [experts][rows * cols].
 std::vector<std::vector<float>> sampled_rows(const model::Checkpoint& source, Role role,
@@ -23,7 +23,7 @@ std::vector<std::vector<float>> sampled_rows(const model::Checkpoint& source, Ro
   std::vector<std::vector<float>> all;
   for (std::uint32_t e = 0; e < source.part_count(role, layer); ++e) {
     const model::TensorRef ref = source.at(role, layer, ExpertId{e});
-    const std::size_t rows = std::min(kRows, ref.rows);
+    const std::size_t rows = std::min(kComparedRows, ref.rows);
     std::vector<float>& values = all.emplace_back(rows * ref.cols);
     for (std::size_t r = 0; r < rows; ++r) {
       source.read_floats(ref, r * ref.rows / rows, 1,

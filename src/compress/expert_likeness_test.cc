@@ -15,7 +15,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::expert_likeness_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -130,4 +130,4 @@ TEST_F(Likeness, ABudgetLetsCopiesShareAndLosesLittle) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::expert_likeness_test

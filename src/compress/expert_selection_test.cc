@@ -18,7 +18,7 @@
 #include "model/test_models.h"
 #include "os/file.h"
 
-namespace winnow::compress {
+namespace winnow::compress::expert_selection_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -204,4 +204,4 @@ TEST_F(GramSelection, OfOneExpertIsTheBestOne) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::expert_selection_test

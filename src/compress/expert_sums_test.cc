@@ -12,7 +12,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::expert_sums_test {
 namespace {
 
 using Kind = engine::ExpertSubstitute::Kind;
@@ -146,4 +146,4 @@ TEST(SaturatedRouter, DroppingAnExpertHasAFiniteChangeThatTheEngineSees) {
 INSTANTIATE_TEST_SUITE_P(Models, Sums, ::testing::Values("plain", "not-renormalised"));
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::expert_sums_test

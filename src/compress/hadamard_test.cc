@@ -11,7 +11,7 @@
 #include "base/rng.h"
 #include "compress/quantizer_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::hadamard_test {
 namespace {
 
 using testing::random_matrix;
@@ -111,4 +111,4 @@ TEST(HadamardRows, TransformsTheColumnsOfEachStretch) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::hadamard_test

@@ -12,7 +12,7 @@
 #include "compress/testing.h"
 #include "formats/expect_error.h"
 
-namespace winnow::compress {
+namespace winnow::compress::hessian_collector_test {
 namespace {
 
 /// Hessians and second moments of the same run of a tiny model.
@@ -118,4 +118,4 @@ TEST_F(Collected, SumsTheExpertsOfALayer) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::hessian_collector_test

@@ -12,7 +12,7 @@
 #include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::hessian_quantizer_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -180,4 +180,4 @@ TEST(HessianQuantizer, NamesAWeightThatIsNotFinite) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::hessian_quantizer_test

@@ -14,7 +14,7 @@
 #include "compress/damped_hessian.h"
 #include "compress/linear_algebra.h"
 
-namespace winnow::compress {
+namespace winnow::compress::hessian_test {
 namespace {
 
 tensor::Matrix<float> random_inputs(std::uint64_t seed, std::size_t tokens, std::size_t size) {
@@ -155,7 +155,7 @@ TEST(Hessian, RefusesValuesThatAreNotFinite) {
   EXPECT_EQ(hessian.trace(), 0.0);
 }
 
-class Shrinkage : public testing::Test {
+class Shrinkage : public ::testing::Test {
  protected:
   Shrinkage() {
     os::ThreadPool pool(1);
@@ -278,4 +278,4 @@ TEST(DampedHessian, RaisesTheRidgeUntilTheFactorExists) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::hessian_test

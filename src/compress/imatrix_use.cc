@@ -44,9 +44,9 @@ Target output_target(const model::ModelSpec& spec) {
   return {std::string(model::traits(role).gguf_pattern), role, {}, 1, spec.hidden_size};
 }
 
-class Loader {
+class ImatrixLoader {
  public:
-  Loader(const formats::ImatrixFile& file, const model::ModelSpec& spec)
+  ImatrixLoader(const formats::ImatrixFile& file, const model::ModelSpec& spec)
       : file_(file), spec_(spec), moments_(spec) {}
 
   /// Matrices that read the same input have the same moments: the first one's are taken.
@@ -161,7 +161,7 @@ bool is_imatrix(const std::filesystem::path& path) {
 
 InputMoments load_imatrix(const std::filesystem::path& path, const model::ModelSpec& spec) {
   const auto file = formats::ImatrixFile::open(path);
-  Loader loader(file, spec);
+  ImatrixLoader loader(file, spec);
   for (const Target& target : targets_of_layers(spec)) loader.add(target);
   loader.add(output_target(spec));
   return loader.take();

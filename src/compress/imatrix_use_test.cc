@@ -12,7 +12,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::imatrix_use_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -180,4 +180,4 @@ TEST(UseOfAnImatrix, OfAnotherModelIsRefused) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::imatrix_use_test

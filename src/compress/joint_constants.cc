@@ -13,10 +13,10 @@
 namespace winnow::compress {
 namespace {
 
-class Collector final : public engine::Observer {
+class ConstantsCollector final : public engine::Observer {
  public:
-  Collector(std::size_t num_experts, std::size_t hidden_size, std::vector<ExpertId> constants,
-            std::span<const ExpertId> zeros)
+  ConstantsCollector(std::size_t num_experts, std::size_t hidden_size,
+                     std::vector<ExpertId> constants, std::span<const ExpertId> zeros)
       : place_(num_experts, kKept), loss_(hidden_size) {
     for (const ExpertId expert : zeros) place_[index(expert)] = kZero;
     for (std::size_t p = 0; p < constants.size(); ++p) {
@@ -69,7 +69,7 @@ class Collector final : public engine::Observer {
 JointSums collect_joint_sums(engine::LayerRunner& runner, const model::ModelSpec& spec,
                              std::vector<ExpertId> constants, std::span<const ExpertId> zeros,
                              const WindowStream& text, Log& log) {
-  Collector collector(spec.moe.num_experts, spec.hidden_size, std::move(constants), zeros);
+  ConstantsCollector collector(spec.moe.num_experts, spec.hidden_size, std::move(constants), zeros);
   text.observe(runner, collector, log);
   return collector.take();
 }

@@ -10,7 +10,7 @@
 
 #include "base/rng.h"
 
-namespace winnow::compress {
+namespace winnow::compress::kendall_tau_test {
 namespace {
 
 using Values = std::vector<double>;
@@ -72,4 +72,4 @@ TEST(KendallTau, AgreesWithItsDefinitionOnRandomValuesWithTies) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::kendall_tau_test

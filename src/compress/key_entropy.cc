@@ -34,9 +34,9 @@ tensor::Matrix<float> keys_of(engine::KvCache& cache, LayerId layer, std::size_t
 }
 
 /// Adds each layer's estimate of one window.
-class HiddenStates final : public engine::Observer {
+class StatesObserver final : public engine::Observer {
  public:
-  explicit HiddenStates(std::vector<double>& sums) : sums_(sums) {}
+  explicit StatesObserver(std::vector<double>& sums) : sums_(sums) {}
   bool wants_expert_inputs() const override { return false; }
   void on_input(engine::Site site, LayerId layer, tensor::MatrixView<const float> x) override {
     if (site != engine::Site::kAttentionInput) return;
@@ -129,7 +129,7 @@ KeyEntropy measure_key_entropy(engine::Engine& engine, const metrics::WindowSet&
   std::vector<DirectionMoments> moments;
   while (moments.size() < spec.num_hidden_layers * heads) moments.emplace_back(spec.head_dim);
   engine::KvCache cache(spec, context);
-  HiddenStates hidden(result.nuclear_norms);
+  StatesObserver hidden(result.nuclear_norms);
   for (const metrics::Window& window : windows.windows) {
     log.check_interrupt();
     cache.truncate(0);

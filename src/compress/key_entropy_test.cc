@@ -11,7 +11,7 @@
 #include "compress/testing.h"
 #include "model/test_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::key_entropy_test {
 namespace {
 
 using testing::random_matrix;
@@ -116,4 +116,4 @@ TEST(KeyEntropy, HasOneNumberForEachHeadAndDoesNotDependOnThreadsOrKeptTypes) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::key_entropy_test

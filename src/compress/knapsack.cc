@@ -121,9 +121,10 @@ void fill(Items items, std::uint64_t budget, Picks& picks) {
 }
 
 /// The dynamic programme, cut by bounds.
-class Search {
+class KnapsackSearch {
  public:
-  Search(Items items, std::uint64_t budget, double price, double upper, std::size_t max_states);
+  KnapsackSearch(Items items, std::uint64_t budget, double price, double upper,
+                 std::size_t max_states);
   /// The best solution found, or nothing when every state was cut.
   std::optional<Picks> run();
 
@@ -144,8 +145,8 @@ class Search {
   std::vector<double> rest_cost_;          // least damage + price * bytes of the items from i on
 };
 
-Search::Search(Items items, std::uint64_t budget, double price, double upper,
-               std::size_t max_states)
+KnapsackSearch::KnapsackSearch(Items items, std::uint64_t budget, double price, double upper,
+                               std::size_t max_states)
     : items_(items),
       budget_(budget),
       price_(price),
@@ -184,7 +185,8 @@ void prune(std::vector<State>& states) {
   states.resize(kept);
 }
 
-std::vector<State> Search::extend(const std::vector<State>& before, std::size_t item) const {
+std::vector<State> KnapsackSearch::extend(const std::vector<State>& before,
+                                          std::size_t item) const {
   std::vector<State> after;
   const std::uint64_t capacity = budget_ - rest_bytes_[item + 1];
   for (std::uint32_t c = 0; c < items_[item].size(); ++c) {
@@ -204,7 +206,7 @@ std::vector<State> Search::extend(const std::vector<State>& before, std::size_t 
 }
 
 /// Keeps the most promising states, in order of bytes.
-void Search::thin(std::vector<State>& states, std::size_t next) const {
+void KnapsackSearch::thin(std::vector<State>& states, std::size_t next) const {
   std::vector<double> bounds;
   for (const State& state : states) bounds.push_back(bound(state, next));
   std::vector<double> sorted = bounds;
@@ -217,7 +219,7 @@ void Search::thin(std::vector<State>& states, std::size_t next) const {
   states.resize(kept);
 }
 
-std::optional<Picks> Search::run() {
+std::optional<Picks> KnapsackSearch::run() {
   std::vector<State> states = {{}};
   std::vector<std::vector<Origin>> origins;
   for (std::size_t item = 0; item < items_.size(); ++item) {
@@ -272,7 +274,7 @@ std::optional<Picks> solve_knapsack(Items items, std::uint64_t budget, std::size
   }
   fill(items, budget, known);
   const double upper = total_damage(items, known);
-  const auto found = Search(items, budget, price, upper, max_states).run();
+  const auto found = KnapsackSearch(items, budget, price, upper, max_states).run();
   return found && total_damage(items, *found) <= upper ? found : known;
 }
 

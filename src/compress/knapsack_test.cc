@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 
-namespace winnow::compress {
+namespace winnow::compress::knapsack_test {
 namespace {
 
 struct Total {
@@ -181,4 +181,4 @@ TEST(Knapsack, RefusesDamagesThatAreNoNumbersAndItemsWithoutAChoice) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::knapsack_test

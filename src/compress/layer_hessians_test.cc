@@ -10,7 +10,7 @@
 
 #include "compress/testing.h"
 
-namespace winnow::compress {
+namespace winnow::compress::layer_hessians_test {
 namespace {
 
 using engine::Site;
@@ -82,4 +82,4 @@ TEST_F(LayerHessians, EveryLimitOfMemoryGivesTheSameMatricesEachOnce) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::layer_hessians_test

@@ -10,7 +10,7 @@
 
 #include "base/rng.h"
 
-namespace winnow::compress {
+namespace winnow::compress::layer_swaps_test {
 namespace {
 
 using Kind = LossGram::Kind;
@@ -153,4 +153,4 @@ TEST(LayerSwaps, WhoMayNotGoStays) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::layer_swaps_test

@@ -12,7 +12,7 @@
 #include "compress/transform_test_support.h"
 #include "formats/test_files.h"
 
-namespace winnow::compress {
+namespace winnow::compress::layer_transform_model_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -107,4 +107,4 @@ TEST(Grain, KeepsItsLogitsUnderAllTransformsAtOnce) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::layer_transform_model_test

@@ -13,7 +13,7 @@
 #include "compress/quantizer_test_support.h"
 #include "compress/transform_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::layer_transform_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -377,4 +377,4 @@ TEST(LayerTransform, TakesOnlyPermutationsAsOrders) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::layer_transform_test

@@ -25,11 +25,11 @@ bool holds(std::span<const Site> sites, Site site) {
   return std::find(sites.begin(), sites.end(), site) != sites.end();
 }
 
-class Choice {
+class TransformSearch {
  public:
-  Choice(const model::Checkpoint& source, engine::LayerRunner& runner, LayerId layer,
-         std::span<const TensorGroup* const> groups, const LayerTransformsOptions& options,
-         LayerTransform& transform)
+  TransformSearch(const model::Checkpoint& source, engine::LayerRunner& runner, LayerId layer,
+                  std::span<const TensorGroup* const> groups, const LayerTransformsOptions& options,
+                  LayerTransform& transform)
       : source_(source),
         runner_(runner),
         layer_(layer),
@@ -161,7 +161,7 @@ void LayerTransforms::choose(engine::LayerRunner& runner, LayerId layer,
                              const CalibrationStreams& text, Log& log) {
   if (!wanted() || std::filesystem::exists(path_of(layer))) return;
   LayerTransform transform(source_.spec(), layer);
-  Choice(source_, runner, layer, groups, options_, transform).run(text, log);
+  TransformSearch(source_, runner, layer, groups, options_, transform).run(text, log);
   os::write_text_file(path_of(layer), dump_json(transform.to_json()) + "\n");
   chosen_.erase(index(layer));
   chosen_.emplace(index(layer), std::move(transform));

@@ -17,9 +17,9 @@ using Loss = LossGram::Loss;
 
 constexpr std::array kKinds = {Kind::kZero, Kind::kIdentity, Kind::kConstant};
 
-class Collector final : public engine::Observer {
+class GramCollector final : public engine::Observer {
  public:
-  Collector(std::span<const std::vector<float>> constants, LossGram& gram)
+  GramCollector(std::span<const std::vector<float>> constants, LossGram& gram)
       : constants_(constants), gram_(gram) {}
   bool wants_expert_inputs() const override { return false; }
   void on_experts(LayerId /*layer*/, const engine::ExpertSlots& slots) override {
@@ -123,7 +123,7 @@ LossGram collect_losses(engine::LayerRunner& runner, const model::ModelSpec& spe
                         Log& log) {
   LossGram gram(spec.num_experts(layer));
   WINNOW_CHECK(constants.size() == gram.experts());
-  Collector collector(constants, gram);
+  GramCollector collector(constants, gram);
   text.observe(runner, collector, log);
   gram.scale(1.0 / static_cast<double>(std::max<std::uint64_t>(collector.tokens(), 1)));
   return gram;

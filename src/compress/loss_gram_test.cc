@@ -13,7 +13,7 @@
 #include "compress/joint_constants.h"
 #include "compress/layer_of_experts.h"
 
-namespace winnow::compress {
+namespace winnow::compress::loss_gram_test {
 namespace {
 
 using Kind = LossGram::Kind;
@@ -159,4 +159,4 @@ TEST_P(Losses, NeitherBatchesNorThreadsChangeABit) {
 INSTANTIATE_TEST_SUITE_P(Models, Losses, ::testing::Values("plain", "not-renormalised"));
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::loss_gram_test

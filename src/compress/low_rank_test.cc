@@ -11,7 +11,7 @@
 #include "compress/quantizer_test_support.h"
 #include "compress/test_workers.h"
 
-namespace winnow::compress {
+namespace winnow::compress::low_rank_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -117,4 +117,4 @@ TEST(LowRank, OfAnInputThatWasNeverSeenIsThePlainOne) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::low_rank_test

@@ -15,8 +15,6 @@ FitUnit unit_of_layer(LayerId layer, bool experts) {
   return static_cast<FitUnit>(model::kNumRoles) + 2 * index(layer) + (experts ? 1 : 0);
 }
 
-PackOrder order_of(const TensorGroup& group) { return {&group, group.options[group.chosen].codec}; }
-
 void add(std::vector<double>& sums, FitUnit unit, double value) {
   if (sums.size() <= unit) sums.resize(unit + 1);
   sums[unit] += value;

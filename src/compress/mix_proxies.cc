@@ -15,7 +15,7 @@ namespace winnow::compress {
 namespace {
 
 // The sample of a group: so many rows, of at most so many matrices.
-constexpr std::size_t kRows = 256;
+constexpr std::size_t kProxyRows = 256;
 constexpr std::size_t kParts = 32;
 
 /// The i-th of `count` places spread evenly over `total`.
@@ -99,7 +99,7 @@ GroupFacts measure_facts(const PackerContext& context, const TensorGroup& group,
   facts.weight_errors.resize(group.options.size());
   facts.output_errors.resize(group.options.size());
   const std::size_t parts = std::min(group.parts, kParts);
-  const std::size_t rows = std::min(group.rows, std::max<std::size_t>(kRows / parts, 1));
+  const std::size_t rows = std::min(group.rows, std::max<std::size_t>(kProxyRows / parts, 1));
   const double scale =
       static_cast<double>(group.parts * group.rows) / static_cast<double>(parts * rows);
   std::vector<float> row(group.cols);

@@ -13,7 +13,7 @@
 #include "formats/test_files.h"
 #include "os/thread_pool.h"
 
-namespace winnow::compress {
+namespace winnow::compress::mix_proxies_test {
 namespace {
 
 using model::Role;
@@ -142,4 +142,4 @@ TEST_F(Facts, OfASampleAreScaledToTheWholeGroup) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::mix_proxies_test

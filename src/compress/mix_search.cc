@@ -12,13 +12,13 @@ namespace winnow::compress {
 namespace {
 
 // Factor vectors drawn for each mix that is wanted, before a round makes do with fewer mixes.
-constexpr int kDraws = 12;
+constexpr int kDrawsPerMix = 12;
 
-class Search {
+class MixSearch {
  public:
-  Search(std::size_t groups, const std::function<Mix(std::span<const double>)>& solve,
-         const std::function<std::vector<double>(std::span<const Mix>)>& measure,
-         const MixSearchOptions& options)
+  MixSearch(std::size_t groups, const std::function<Mix(std::span<const double>)>& solve,
+            const std::function<std::vector<double>(std::span<const Mix>)>& measure,
+            const MixSearchOptions& options)
       : solve_(solve), measure_(measure), options_(options), rng_(options.seed), centre_(groups) {}
 
   MixSearchResult run(Log& log) {
@@ -29,7 +29,8 @@ class Search {
       std::vector<std::vector<double>> factors;
       if (round == 0) add(centre_, mixes, factors);
       const std::size_t wanted = mixes.size() + static_cast<std::size_t>(options_.offspring);
-      for (int draw = 0; draw < kDraws * options_.offspring && mixes.size() < wanted; ++draw) {
+      for (int draw = 0; draw < kDrawsPerMix * options_.offspring && mixes.size() < wanted;
+           ++draw) {
         add(moved(step), mixes, factors);
       }
       if (mixes.empty()) break;  // the budget leaves no other choice
@@ -88,7 +89,7 @@ MixSearchResult search_mix(std::size_t groups,
                            const std::function<Mix(std::span<const double> factors)>& solve,
                            const std::function<std::vector<double>(std::span<const Mix>)>& measure,
                            const MixSearchOptions& options, Log& log) {
-  return Search(groups, solve, measure, options).run(log);
+  return MixSearch(groups, solve, measure, options).run(log);
 }
 
 }  // namespace winnow::compress

@@ -8,7 +8,7 @@
 
 #include "compress/knapsack.h"
 
-namespace winnow::compress {
+namespace winnow::compress::mix_search_test {
 namespace {
 
 /// Twelve groups of three options; what is predicted is wrong by a factor per group, and pairs of
@@ -108,4 +108,4 @@ TEST(MixSearch, EndsWhereThereIsNoOtherMix) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::mix_search_test

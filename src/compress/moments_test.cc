@@ -9,7 +9,7 @@
 
 #include "compress/testing.h"
 
-namespace winnow::compress {
+namespace winnow::compress::moments_test {
 namespace {
 
 using engine::Site;
@@ -239,4 +239,4 @@ TEST_F(Importance, WithoutAnyTokenAllColumnsCountTheSame) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::moments_test

@@ -14,7 +14,7 @@
 #include "compress/wide_model.h"
 #include "formats/test_files.h"
 
-namespace winnow::compress {
+namespace winnow::compress::narrowed_groups_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -231,4 +231,4 @@ TEST_F(NarrowedGroups, HaveTheirShareOfGateAndUpAndTheNoiseOfTheWhole) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::narrowed_groups_test

@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "compress/test_workers.h"
 
-namespace winnow::compress {
+namespace winnow::compress::narrowing_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -265,4 +265,4 @@ TEST(Narrowing, WidthsAreWholeBlocks) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::narrowing_test

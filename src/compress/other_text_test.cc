@@ -6,7 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace winnow::compress {
+namespace winnow::compress::other_text_test {
 namespace {
 
 using model::Role;
@@ -83,4 +83,4 @@ TEST(OtherText, NarrowedExpertsLoseMoreOnItThanOnTheCalibrations) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::other_text_test

@@ -16,7 +16,7 @@
 #include "formats/test_files.h"
 #include "os/thread_pool.h"
 
-namespace winnow::compress {
+namespace winnow::compress::pmq_test {
 namespace {
 
 using model::Role;
@@ -312,4 +312,4 @@ INSTANTIATE_TEST_SUITE_P(TinyModels, ExpertFacts,
                          });
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::pmq_test

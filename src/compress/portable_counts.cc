@@ -19,7 +19,7 @@ namespace winnow::compress {
 namespace {
 
 /// A number of experts, and what came of it.
-struct Trial {
+struct CountTrial {
   std::uint32_t keep = 0;
   KeptExperts kept;       // empty: all
   double dropped_kl = 0;  // of leaving the others out, measured
@@ -90,7 +90,7 @@ class Trials {
   Trials(const model::Checkpoint& source, const std::filesystem::path& out,
          const metrics::WindowSet& windows, const CompressOptions& options, Log& log)
       : source_(source), out_(out), windows_(windows), options_(options), log_(log) {
-    Trial all;
+    CountTrial all;
     all.keep = common_count(source.spec(), options.experts.asked_by);
     trials_.push_back(std::move(all));
   }
@@ -103,19 +103,19 @@ class Trials {
   CompressResult finish();
 
  private:
-  void compress(Trial& trial, const model::Checkpoint& model);
+  void compress(CountTrial& trial, const model::Checkpoint& model);
   double least_kl() const;
-  std::filesystem::path file_of(const Trial& trial) const {
+  std::filesystem::path file_of(const CountTrial& trial) const {
     return fmt::format("{}.keep-{}", out_.string(), trial.keep);
   }
-  Json record(const Trial& taken) const;
+  Json record(const CountTrial& taken) const;
 
   const model::Checkpoint& source_;
   const std::filesystem::path& out_;
   const metrics::WindowSet& windows_;
   const CompressOptions& options_;
   Log& log_;
-  std::vector<Trial> trials_;  // by falling number
+  std::vector<CountTrial> trials_;  // by falling number
 };
 
 void Trials::measure_drops(const PartialOutput& partial) {
@@ -131,7 +131,7 @@ void Trials::measure_drops(const PartialOutput& partial) {
   std::vector<WeightVariant> variants;
   const auto least = static_cast<std::uint32_t>(least_router_rows(spec.moe, trials_.front().keep));
   for (const std::uint32_t keep : counts_to_try(trials_.front().keep, least)) {
-    Trial trial;
+    CountTrial trial;
     trial.keep = keep;
     for (std::uint32_t l = 0; l < spec.num_hidden_layers; ++l) {
       trial.kept.emplace_back();
@@ -151,12 +151,12 @@ void Trials::measure_drops(const PartialOutput& partial) {
 
 double Trials::least_kl() const {
   double least = INFINITY;
-  for (const Trial& trial : trials_) least = std::min(least, trial.kl.value_or(INFINITY));
+  for (const CountTrial& trial : trials_) least = std::min(least, trial.kl.value_or(INFINITY));
   return least;
 }
 
 void Trials::compress(const std::function<model::Checkpoint(const KeptExperts&)>& reduced) {
-  for (Trial& trial : trials_) {
+  for (CountTrial& trial : trials_) {
     if (!(trial.dropped_kl < least_kl())) continue;
     if (trial.kept.empty()) {
       compress(trial, source_);
@@ -168,7 +168,7 @@ void Trials::compress(const std::function<model::Checkpoint(const KeptExperts&)>
   }
 }
 
-void Trials::compress(Trial& trial, const model::Checkpoint& model) {
+void Trials::compress(CountTrial& trial, const model::Checkpoint& model) {
   CompressOptions options = options_;
   options.experts = {};
   options.keep_measurements = true;
@@ -195,9 +195,9 @@ void Trials::compress(Trial& trial, const model::Checkpoint& model) {
   }
 }
 
-Json Trials::record(const Trial& taken) const {
+Json Trials::record(const CountTrial& taken) const {
   Json tried = Json::array();
-  for (const Trial& trial : trials_) {
+  for (const CountTrial& trial : trials_) {
     Json entry = {{"keep", trial.keep}, {"dropped_kl", trial.dropped_kl}};
     if (trial.kl) entry["kl"] = *trial.kl;
     if (!trial.impossible.empty()) entry["impossible"] = trial.impossible;
@@ -227,7 +227,7 @@ CompressResult Trials::finish() {
     fail(ErrorCode::kSystem, "{}: cannot be renamed to {}: {}", file_of(*best).string(),
          out_.string(), error.message());
   }
-  for (const Trial& trial : trials_) {
+  for (const CountTrial& trial : trials_) {
     std::filesystem::remove(file_of(trial), error);
     std::filesystem::remove_all(file_of(trial).string() + ".partial", error);
   }

@@ -14,7 +14,7 @@
 #include "formats/test_files.h"
 #include "model/extended_layout.h"
 
-namespace winnow::compress {
+namespace winnow::compress::portable_counts_test {
 namespace {
 
 using formats::testing::error_of;
@@ -180,4 +180,4 @@ TEST_F(PortableCounts, GoesByPredictionsUnderALimitOfMemory) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::portable_counts_test

@@ -21,11 +21,11 @@ namespace {
 // So many tokens share one pass over a layer's weights.
 constexpr std::size_t kBatchTokens = 4096;
 // Logit rows held at a time.
-constexpr std::size_t kLogitRows = 64;
+constexpr std::size_t kTeacherRows = 64;
 // The teacher is written whenever it has grown to so many bytes.
 constexpr std::uint64_t kTeacherBytes = std::uint64_t{4} << 20;
 // What the process itself, allocator and thread stacks included, may grow by.
-constexpr std::uint64_t kSlack = std::uint64_t{8} << 20;
+constexpr std::uint64_t kProfilerSlack = std::uint64_t{8} << 20;
 
 std::string part_name(const std::string& what, std::size_t domain) {
   return fmt::format("{}.domain-{:05}", what, domain);
@@ -132,9 +132,9 @@ void Profiler::plan_memory() {
   // Sums and, when they are written, at most all their residuals with the indices.
   const std::uint64_t sums = largest_sums(spec_, runner_).value * 5 / 3;
   const std::uint64_t output =
-      kLogitRows * std::uint64_t{spec_.vocab_size} * (sizeof(float) + sizeof(double)) +
+      kTeacherRows * std::uint64_t{spec_.vocab_size} * (sizeof(float) + sizeof(double)) +
       2 * kTeacherBytes;
-  const std::uint64_t fixed = before + kSlack + std::max(sums, output) +
+  const std::uint64_t fixed = before + kProfilerSlack + std::max(sums, output) +
                               engine::LayerRunner::largest_weights(checkpoint_).value;
   const std::uint64_t limit = options_.max_memory->value;
   Needs needs = needs_of(plan_, fixed);
@@ -258,8 +258,8 @@ void Profiler::add_logits(std::size_t batch, Teacher& teacher) {
   for (const std::size_t w : windows.windows) {
     const metrics::Window& window = text_.windows[w];
     teacher.add_window(window);
-    for (std::size_t done = 0; done < window.scored(); done += kLogitRows) {
-      const std::size_t rows = std::min(kLogitRows, window.scored() - done);
+    for (std::size_t done = 0; done < window.scored(); done += kTeacherRows) {
+      const std::size_t rows = std::min(kTeacherRows, window.scored() - done);
       logits.reshape(rows, spec_.vocab_size);
       runner_.logits(hidden_.view().rows_from(first + window.first_scored - 1 + done, rows),
                      logits.view());

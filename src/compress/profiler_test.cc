@@ -17,7 +17,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::profiler_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -423,4 +423,4 @@ TEST_F(Profiling, BeginsAnUnfinishedMergeAnewWhenAsked) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::profiler_test

@@ -13,7 +13,7 @@
 #include "model/test_models.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::quantizer_methods_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -125,4 +125,4 @@ TEST(QuantizerMethods, AreUsableUnlessGgufHasNoPlaceForThem) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::quantizer_methods_test

@@ -14,7 +14,7 @@ namespace winnow::compress {
 namespace {
 
 constexpr int kFactors = 11;  // of a range: 1, 0.95, .. 0.5
-constexpr std::size_t kRows = 16;
+constexpr std::size_t kSearchedRows = 16;
 
 float factor(int i) { return 1.0F - 0.05F * static_cast<float>(i); }
 
@@ -245,9 +245,9 @@ bool has_one_scale(const quant::BlockGrid& grid) {
 void search_output_scales(ConstMatrix weights, ConstMatrix h, CodedMatrix& out,
                           const Workers& workers) {
   WINNOW_CHECK(weights.cols == out.cols() && h.cols == weights.cols && has_one_scale(out.grid()));
-  workers.run((weights.rows + kRows - 1) / kRows, [&](std::size_t tile, unsigned) {
-    const std::size_t first = tile * kRows;
-    const std::size_t count = std::min(kRows, weights.rows - first);
+  workers.run((weights.rows + kSearchedRows - 1) / kSearchedRows, [&](std::size_t tile, unsigned) {
+    const std::size_t first = tile * kSearchedRows;
+    const std::size_t count = std::min(kSearchedRows, weights.rows - first);
     tensor::Matrix<float> values(count, h.cols);
     tensor::Matrix<float> errors(count, h.cols);
     tensor::Matrix<float> gradients(count, h.cols);

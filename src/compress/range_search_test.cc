@@ -12,7 +12,7 @@
 #include "compress/test_workers.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::compress {
+namespace winnow::compress::range_search_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -123,4 +123,4 @@ TEST(ClippedRanges, SpreadTheWholeRangeWhereEveryWeightLiesOnIt) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::range_search_test

@@ -17,9 +17,9 @@ namespace winnow::compress {
 namespace {
 
 // Options to either side of the centre's: each that a mix uses is quantised for being measured.
-constexpr std::size_t kSteps = 2;
+constexpr std::size_t kNeighbours = 2;
 // Factors drawn for each mix that is wanted, before fewer will do.
-constexpr int kDraws = 12;
+constexpr int kDrawsPerSample = 12;
 // Of three mixes two thirds of all orders have a tau of 1/3 or more.
 constexpr std::size_t kLeastMixes = 4;
 
@@ -44,8 +44,8 @@ Options neighbours(const Options& frontier, std::size_t centre) {
   const auto found = std::find(frontier.begin(), frontier.end(), centre);
   if (found == frontier.end()) return {centre};
   const auto at = static_cast<std::size_t>(found - frontier.begin());
-  const std::size_t begin = at - std::min(at, kSteps);
-  const std::size_t end = std::min(at + kSteps + 1, frontier.size());
+  const std::size_t begin = at - std::min(at, kNeighbours);
+  const std::size_t end = std::min(at + kNeighbours + 1, frontier.size());
   return {frontier.begin() + static_cast<std::ptrdiff_t>(begin),
           frontier.begin() + static_cast<std::ptrdiff_t>(end)};
 }
@@ -107,7 +107,7 @@ std::vector<Mix> scattered_mixes(const MixProblem& problem, std::span<const Prox
   std::vector<Mix> mixes = {centre};
   std::set<Mix> known = {centre};
   const auto wanted = static_cast<std::size_t>(options.mixes);
-  for (int draw = 0; draw < kDraws * options.mixes && mixes.size() < wanted; ++draw) {
+  for (int draw = 0; draw < kDrawsPerSample * options.mixes && mixes.size() < wanted; ++draw) {
     const Proxy& base = proxies[static_cast<std::size_t>(draw) % proxies.size()];
     Mix mix = problem.solve(scaled(base.damages, options.step, rng), allowed);
     if (known.insert(mix).second) mixes.push_back(std::move(mix));

@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "compress/testing.h"
 
-namespace winnow::compress {
+namespace winnow::compress::ranked_proxies_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -208,4 +208,4 @@ TEST(RankedProxies, ProductsAreGeometricMeansOfEveryTwo) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::ranked_proxies_test

@@ -16,7 +16,7 @@
 namespace winnow::compress {
 namespace {
 
-constexpr Bytes kLongest{std::uint64_t{1} << 20};
+constexpr Bytes kLongestRecipe{std::uint64_t{1} << 20};
 constexpr std::int64_t kVersion = 1;
 
 /// A table, whose keys are asked for by name; all others are refused.
@@ -138,7 +138,7 @@ SelectionRequest read_selection(const Section& section, unsigned line) {
 }
 
 toml::table parse(const std::filesystem::path& path) {
-  const std::string text = os::read_text_file(path, kLongest);
+  const std::string text = os::read_text_file(path, kLongestRecipe);
   try {
     return toml::parse(text, path.string());
   } catch (const toml::parse_error& error) {

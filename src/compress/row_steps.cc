@@ -11,7 +11,7 @@ namespace {
 
 /// Gains below this share of H_jj w^2 are rounding noise of G, and could make a sweep run in
 /// circles.
-constexpr double kNoise = 1e-7;
+constexpr double kRowNoise = 1e-7;
 
 /// What one unit of an integer adds to each weight of its sub-block.
 struct Direction {
@@ -41,7 +41,7 @@ int best_integer(const Direction& direction, int current, quant::IntegerRange ra
       range.low + range.step * static_cast<int>(std::nearbyint((wanted - range.low) / range.step));
   const double units = best - current;
   const double change = units * (2 * direction.slope + units * direction.curvature);
-  return change < -kNoise * std::fabs(direction.slope) ? best : current;
+  return change < -kRowNoise * std::fabs(direction.slope) ? best : current;
 }
 
 double move_scale(ConstMatrix h, RowState& state, std::size_t k, CodedMatrix& out) {
@@ -115,7 +115,7 @@ double sweep_codes(ConstMatrix h, RowState& state, CodedMatrix& out) {
       const float value = out.value(step, offset, code);
       const float moved = value - state.values[j];
       const double change = double{moved} * (2.0 * state.gradient[j] + double{moved} * curvature);
-      if (!(change < -kNoise * double{curvature} * moved * moved)) continue;
+      if (!(change < -kRowNoise * double{curvature} * moved * moved)) continue;
       codes[j] = code;
       state.values[j] = value;
       add_to_gradient(h, state, j, moved);

@@ -12,7 +12,7 @@
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
 
-namespace winnow::compress {
+namespace winnow::compress::skip_ratios_test {
 namespace {
 
 using formats::testing::error_of;
@@ -174,4 +174,4 @@ TEST_F(CompressWithSkipRatios, WithoutTextOrExpertsTheyAreRefused) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::skip_ratios_test

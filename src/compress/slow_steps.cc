@@ -7,7 +7,7 @@
 namespace winnow::compress {
 namespace {
 
-constexpr std::size_t kRows = 32;  // of a group
+constexpr std::size_t kSampledRows = 32;  // of a group
 constexpr std::size_t kTypes = 3;
 /// As if so many more tokens had judged, with which the steps gain nothing: a few tokens say
 /// little.
@@ -57,13 +57,13 @@ void SlowStepShares::add(const TensorGroup& group, ConstMatrix rows, PreparedHes
                          const Workers& workers) {
   if (!has_slow_steps(whole_) || !(hessian.judge().trace() > 0)) return;
   Sums& sums = sums_[&group];
-  if (sums.rows >= kRows) return;
+  if (sums.rows >= kSampledRows) return;
   if (sums.rows == 0) {
     sums.options = some_options(group);
     sums.quick.resize(sums.options.size());
     sums.whole.resize(sums.options.size());
   }
-  const tensor::Matrix<float> some = some_rows(rows, kRows - sums.rows);
+  const tensor::Matrix<float> some = some_rows(rows, kSampledRows - sums.rows);
   sums.rows += some.rows();
   sums.tokens = hessian.judge().tokens();
   const HessianQuantizerOptions quick = without_slow_steps(whole_);

@@ -13,7 +13,7 @@
 #include "formats/test_files.h"
 #include "metrics/distribution.h"
 
-namespace winnow::compress {
+namespace winnow::compress::statistic_test {
 namespace {
 
 using engine::Site;
@@ -361,4 +361,4 @@ INSTANTIATE_TEST_SUITE_P(TinyModels, Profiled,
                          });
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::statistic_test

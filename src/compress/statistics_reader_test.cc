@@ -14,7 +14,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::statistics_reader_test {
 namespace {
 
 using model::testing::error_of;
@@ -119,4 +119,4 @@ TEST_F(StatisticsFiles, NameArraysThatAreMissingOrOfAnotherType) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::statistics_reader_test

@@ -20,10 +20,10 @@ constexpr DenseSite kDenseSites[] = {{Site::kAttentionInput, "attention_input"},
                                      {Site::kFfnInput, "ffn_input"},
                                      {Site::kFfnInner, "ffn_inner"}};
 
-class Loader {
+class StatisticsLoader {
  public:
-  Loader(const StatisticsFile& statistics, const model::ModelSpec& spec,
-         RouterWeights router_weights)
+  StatisticsLoader(const StatisticsFile& statistics, const model::ModelSpec& spec,
+                   RouterWeights router_weights)
       : statistics_(statistics),
         spec_(spec),
         gated_(router_weights == RouterWeights::kSquared),
@@ -108,7 +108,7 @@ void require(bool condition, const StatisticsFile& statistics) {
 
 InputMoments load_moments(const StatisticsFile& statistics, const model::ModelSpec& spec,
                           const DomainWeight& weight, RouterWeights router_weights) {
-  Loader loader(statistics, spec, router_weights);
+  StatisticsLoader loader(statistics, spec, router_weights);
   for (std::size_t d = 0; d < statistics.header().domains.size(); ++d) {
     const double share = weight(statistics.header().domains[d].name);
     if (share > 0) loader.add_domain(d, share);

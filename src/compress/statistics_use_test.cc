@@ -8,7 +8,7 @@
 #include "compress/testing.h"
 #include "formats/test_files.h"
 
-namespace winnow::compress {
+namespace winnow::compress::statistics_use_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -114,4 +114,4 @@ INSTANTIATE_TEST_SUITE_P(TinyModels, UseOfStatistics, ::testing::Values("plain",
                          });
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::statistics_use_test

@@ -16,7 +16,7 @@ using model::Role;
 
 // A matrix is decoded whole here; the largest of a model (the embedding) is cut into stretches of
 // about this many weights.
-constexpr std::size_t kChunkWeights = std::size_t{4} << 20;
+constexpr std::size_t kReadWeights = std::size_t{4} << 20;
 
 /// Squared error of one stretch of rows, input moments (or 1) per column; f64, in row order within
 /// fixed parts, so that the thread count does not change it.
@@ -39,7 +39,7 @@ double weighted_error(std::span<const float> original, const quant::PackedMatrix
   return total;
 }
 
-double squared_norm(std::span<const float> weights) {
+double squared_norm_of(std::span<const float> weights) {
   double sum = 0;
   for (const float weight : weights) sum += double{weight} * weight;
   return sum;
@@ -124,7 +124,7 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
   PackedGroup result;
   result.only = group.only;
   result.bytes.resize(group.parts * shape.rows * row_bytes);
-  const std::size_t chunk = std::max<std::size_t>(1, kChunkWeights / shape.cols);
+  const std::size_t chunk = std::max<std::size_t>(1, kReadWeights / shape.cols);
   double tokens = 0;
   double norm = 0;
   std::vector<float> weights;
@@ -148,7 +148,7 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
       const std::span<std::byte> out(begin + row * row_bytes, count * row_bytes);
       model::encode_rows(codec, weights, count, ref.cols, importance, out, pool, encode);
       result.error += weighted_error(weights, {&codec, out.data(), count, ref.cols}, sums, pool);
-      if (moments == nullptr) norm += squared_norm(weights);
+      if (moments == nullptr) norm += squared_norm_of(weights);
     }
   }
   const double divisor = moments == nullptr ? norm : tokens;

@@ -16,7 +16,7 @@
 #include "model/test_models.h"
 #include "quant/stock_encoders.h"
 
-namespace winnow::compress {
+namespace winnow::compress::tensor_group_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -286,4 +286,4 @@ TEST_F(PackGroup, RunningWithAPackedGroupIsRunningTheFileThatHoldsIt) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::tensor_group_test

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace winnow::compress {
+namespace winnow::compress::tolerance_test {
 namespace {
 
 /// Divergence falls tenfold for each 1000 bytes; the measured one is `ratio` times the predicted.
@@ -42,4 +42,4 @@ TEST(Tolerance, ThatNothingMeetsTakesTheLargest) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::tolerance_test

@@ -14,7 +14,7 @@
 #include "compress/quantizer_test_support.h"
 #include "compress/test_workers.h"
 
-namespace winnow::compress {
+namespace winnow::compress::transform_choice_test {
 namespace {
 
 using namespace testing;  // NOLINT(google-build-using-namespace): the helpers beside this file
@@ -200,4 +200,4 @@ TEST(InnerOrders, FallByShareOfTheOutputAndByLargestWeight) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::transform_choice_test

@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 
-namespace winnow::compress {
+namespace winnow::compress::unit_sums_test {
 namespace {
 
 /// The sums of units whose magnitudes lie further apart than two f64 reach: an expert that one
@@ -97,4 +97,4 @@ TEST(UnitSums, NameTheSumThatIsNotFinite) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::unit_sums_test

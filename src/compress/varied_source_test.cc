@@ -10,7 +10,7 @@
 #include "metrics/evaluation.h"
 #include "model/varied_models.h"
 
-namespace winnow::compress {
+namespace winnow::compress::varied_source_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -43,4 +43,4 @@ TEST(VariedSource, IsRefusedWithTheWayOut) {
 }
 
 }  // namespace
-}  // namespace winnow::compress
+}  // namespace winnow::compress::varied_source_test

@@ -6,7 +6,7 @@
 
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::cost_test {
 namespace {
 
 // Of testdata/models/qwen3_moe-plain: hidden 32, 4 heads of 16 with 2 for keys and values, 8
@@ -75,4 +75,4 @@ TEST(TokenCost, CountsTheOutputMatrixOfItsOwnAndDenseLayers) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::cost_test

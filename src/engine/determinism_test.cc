@@ -13,7 +13,7 @@
 #include "model/exporter.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::determinism_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -156,4 +156,4 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::determinism_test

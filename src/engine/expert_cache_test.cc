@@ -15,7 +15,7 @@
 #include "formats/test_files.h"
 #include "model/varied_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::expert_cache_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -161,4 +161,4 @@ TEST_F(MemoryPlans, TakeMoreForLongerTextsAndMoreSequences) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::expert_cache_test

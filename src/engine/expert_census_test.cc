@@ -6,7 +6,7 @@
 
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::expert_census_test {
 namespace {
 
 // An expert of testdata/models/qwen3_moe-plain: three matrices of 32 x 32, 2 bytes a weight.
@@ -43,4 +43,4 @@ TEST(ExpertCensus, AModelWithoutExpertsHasNone) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::expert_census_test

@@ -14,7 +14,7 @@
 #include "formats/test_files.h"
 #include "model/varied_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::expert_substitutes_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -278,4 +278,4 @@ INSTANTIATE_TEST_SUITE_P(Models, ExpertSubstitutes, ::testing::Values("plain", "
                          model::testing::test_name);
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::expert_substitutes_test

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "text/test_spec.h"
 
-namespace winnow::engine {
+namespace winnow::engine::generate_test {
 namespace {
 
 using testing::ElementsAre;
@@ -227,4 +227,4 @@ TEST(StopFinder, GivesTheSameTextHoweverItIsCutIntoPieces) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::generate_test

@@ -16,7 +16,7 @@
 #include "engine/engine.h"
 #include "os/file.h"
 
-namespace winnow::engine {
+namespace winnow::engine::grain_golden_test {
 namespace {
 
 const std::filesystem::path kGrain = std::filesystem::path(WINNOW_SOURCE_DIR) / "models/grain";
@@ -203,4 +203,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, GrainGolden, testing::ValuesIn(isa_names()),
                          [](const auto& isa) { return isa.param; });
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::grain_golden_test

@@ -12,7 +12,7 @@
 #include "engine/engine.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::inner_editor_test {
 namespace {
 
 /// Compares what it is shown, and zeroes all channels from `kept` on.
@@ -118,4 +118,4 @@ TEST_P(EveryTinyModel, ReadsWhatTheEditorLeft) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::inner_editor_test

@@ -8,7 +8,7 @@
 #include "model/checkpoint.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::kv_cache_test {
 namespace {
 
 using kernels::KvType;
@@ -47,4 +47,4 @@ TEST(KvCache, GrowsToItsCapacityAndForgets) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::kv_cache_test

@@ -12,7 +12,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::layer_runner_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -148,4 +148,4 @@ TEST(LayerRunner, HoldsOneLayerAtATime) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::layer_runner_test

@@ -14,7 +14,7 @@
 #include "formats/test_files.h"
 #include "model/corrected_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::low_rank_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -209,4 +209,4 @@ TEST_F(CorrectedFile, CountsItsFactorsInMemoryAndInTheCostOfAToken) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::low_rank_test

@@ -11,7 +11,7 @@
 #include "formats/test_files.h"
 #include "model/varied_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::route_recorder_test {
 namespace {
 
 using experts::RouteTrace;
@@ -99,4 +99,4 @@ TEST(RouteRecorder, RefusesAModelWithoutExperts) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::route_recorder_test

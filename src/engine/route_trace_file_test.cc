@@ -11,7 +11,7 @@
 #include "formats/array_file.h"
 #include "formats/test_files.h"
 
-namespace winnow::engine {
+namespace winnow::engine::route_trace_file_test {
 namespace {
 
 using experts::RouteTrace;
@@ -172,4 +172,4 @@ TEST(RouteTraceFile, RefusesOtherFiles) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::route_trace_file_test

@@ -20,7 +20,7 @@
 #include "kernels/testing.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::routing_policy_test {
 namespace {
 
 using formats::testing::error_of;
@@ -411,4 +411,4 @@ TEST(RoutingPolicyOfADenseModel, IsRefused) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::routing_policy_test

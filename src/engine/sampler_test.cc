@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace winnow::engine {
+namespace winnow::engine::sampler_test {
 namespace {
 
 using testing::HasSubstr;
@@ -217,4 +217,4 @@ TEST(Sampler, RefusesOptionsOutOfRangeByTheirFlags) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::sampler_test

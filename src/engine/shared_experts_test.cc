@@ -12,7 +12,7 @@
 #include "formats/test_files.h"
 #include "model/varied_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::shared_experts_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -133,4 +133,4 @@ INSTANTIATE_TEST_SUITE_P(Models, SharedExperts, ::testing::Values("plain", "not-
                          model::testing::test_name);
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::shared_experts_test

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-namespace winnow::engine {
+namespace winnow::engine::speed_bound_test {
 namespace {
 
 TEST(SpeedBound, IsTheMemorysWhenNothingIsRead) {
@@ -38,4 +38,4 @@ TEST(SpeedBound, CountsWhatReadingDoesToTheMemory) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::speed_bound_test

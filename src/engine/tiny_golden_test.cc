@@ -12,7 +12,7 @@
 #include "model/test_models.h"
 #include "os/file.h"
 
-namespace winnow::engine {
+namespace winnow::engine::tiny_golden_test {
 namespace {
 
 // Golden float32 logits differ from float64 by up to 7.6e-6. Ours are float32 too, on sums of the
@@ -128,4 +128,4 @@ INSTANTIATE_TEST_SUITE_P(Models, TinyGolden,
                          });
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::tiny_golden_test

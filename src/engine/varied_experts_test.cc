@@ -17,7 +17,7 @@
 #include "formats/test_files.h"
 #include "model/varied_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::varied_experts_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -264,4 +264,4 @@ INSTANTIATE_TEST_SUITE_P(Models, VariedExperts, ::testing::Values("plain", "not-
                          model::testing::test_name);
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::varied_experts_test

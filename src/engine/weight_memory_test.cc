@@ -12,7 +12,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::weight_memory_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -88,4 +88,4 @@ TEST_F(Weights, NeedTheFileNoLongerOnceCopiedOrMoved) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::weight_memory_test

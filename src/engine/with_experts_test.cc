@@ -16,7 +16,7 @@
 #include "model/exporter.h"
 #include "model/test_models.h"
 
-namespace winnow::engine {
+namespace winnow::engine::with_experts_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -138,4 +138,4 @@ TEST(Routing, IsThatOfTheKeptRowsWhereOtherLogitsAreOut) {
 }
 
 }  // namespace
-}  // namespace winnow::engine
+}  // namespace winnow::engine::with_experts_test

@@ -18,7 +18,7 @@
 #include "experts/slot_layout.h"
 #include "experts/testing.h"
 
-namespace winnow::experts {
+namespace winnow::experts::cached_store_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -341,4 +341,4 @@ TEST_F(CachedStoreTest, HoldsExpertsAndItsMemoryThroughAnyRequests) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::cached_store_test

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "experts/test_traces.h"
 
-namespace winnow::experts {
+namespace winnow::experts::replay_test {
 namespace {
 
 using testing::cyclic_trace;
@@ -210,4 +210,4 @@ TEST(Replay, ATraceWithoutTokensHasNoRequests) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::replay_test

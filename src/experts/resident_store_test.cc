@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "experts/store.h"
 
-namespace winnow::experts {
+namespace winnow::experts::resident_store_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -262,4 +262,4 @@ TEST(PinnedExpert, IsReleasedOnceHoweverOftenItIsMoved) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::resident_store_test

@@ -9,7 +9,7 @@
 #include "experts/replay.h"
 #include "experts/test_traces.h"
 
-namespace winnow::experts {
+namespace winnow::experts::shadow_caches_test {
 namespace {
 
 using testing::cyclic_trace;
@@ -69,4 +69,4 @@ TEST_F(ShadowCachesTest, AskedTwiceInAPeriodTheyAnswerTheSame) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::shadow_caches_test

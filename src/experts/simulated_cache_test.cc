@@ -6,7 +6,7 @@
 
 #include <array>
 
-namespace winnow::experts {
+namespace winnow::experts::simulated_cache_test {
 namespace {
 
 constexpr CacheShape kShape{.num_layers = 2, .num_experts = 8, .top_k = 2, .slots = 3};
@@ -34,4 +34,4 @@ TEST(SimulatedCache, ARequestOfMoreThanFitsFillsAllSlotsAndGoesOn) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::simulated_cache_test

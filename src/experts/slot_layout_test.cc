@@ -8,7 +8,7 @@
 #include "experts/testing.h"
 #include "os/read_source.h"
 
-namespace winnow::experts {
+namespace winnow::experts::slot_layout_test {
 namespace {
 
 using testing::MatrixPlacer;
@@ -148,4 +148,4 @@ TEST(SlotLayout, NeverExceedsItsBytesWhateverTheSizes) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::slot_layout_test

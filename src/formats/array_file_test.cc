@@ -7,7 +7,7 @@
 #include "formats/safetensors.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::array_file_test {
 namespace {
 
 using Texts = std::vector<std::pair<std::string, std::string>>;
@@ -41,4 +41,4 @@ TEST(ArrayFile, MayHaveNoTexts) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::array_file_test

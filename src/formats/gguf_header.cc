@@ -88,7 +88,7 @@ constexpr auto kReadValue = []<std::size_t... I>(std::index_sequence<I...>) {
 }
 (std::make_index_sequence<std::variant_size_v<Value>>());
 
-std::string read_name(Cursor& cursor) {
+std::string read_gguf_name(Cursor& cursor) {
   std::string name = cursor.read_string();
   if (const std::string defect = name_defect(name); !defect.empty()) {
     cursor.fail("the name {} {}", quote_name(name), defect);
@@ -98,7 +98,7 @@ std::string read_name(Cursor& cursor) {
 
 void read_entry(Cursor& cursor, std::uint64_t number, Metadata& metadata) {
   cursor.set_subject(fmt::format("key number {}", number));
-  std::string key = read_name(cursor);
+  std::string key = read_gguf_name(cursor);
   cursor.set_subject(fmt::format("key {}", quote_name(key)));
   if (metadata.contains(key)) cursor.fail("the key occurs twice");
   const auto type = cursor.read<std::uint32_t>();
@@ -141,7 +141,7 @@ Bytes payload_size(const Cursor& cursor, const tensor::Shape& shape,
 TensorInfo read_tensor(Cursor& cursor, std::uint64_t number, std::uint32_t alignment) {
   cursor.set_subject(fmt::format("tensor number {}", number));
   TensorInfo tensor;
-  tensor.name = read_name(cursor);
+  tensor.name = read_gguf_name(cursor);
   cursor.set_subject(fmt::format("tensor {}", quote_name(tensor.name)));
   tensor.shape = read_shape(cursor);
   const auto type = cursor.read<std::uint32_t>();

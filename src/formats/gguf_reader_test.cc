@@ -8,7 +8,7 @@
 #include "formats/gguf.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::gguf_reader_test {
 namespace {
 
 using ::testing::AllOf;
@@ -234,4 +234,4 @@ TEST(GgufReader, PlacesTheDataByTheAlignmentOfTheFile) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::gguf_reader_test

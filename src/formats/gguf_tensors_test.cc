@@ -10,7 +10,7 @@
 #include "formats/gguf.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::gguf_tensors_test {
 namespace {
 
 using ::testing::AllOf;
@@ -258,4 +258,4 @@ TEST_F(GgufSplits, AreRefusedWhenTheirNumbersAreOfAnotherType) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::gguf_tensors_test

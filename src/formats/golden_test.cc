@@ -10,7 +10,7 @@
 #include "formats/model_file.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::golden_test {
 namespace {
 
 const std::filesystem::path kFolder = WINNOW_SOURCE_DIR "/testdata/formats";
@@ -159,4 +159,4 @@ TEST(Golden, BundledModelIsListedWhole) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::golden_test

@@ -13,7 +13,7 @@
 #include "formats/expect_error.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::imatrix_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -181,4 +181,4 @@ TEST(Imatrix, WithTheSameNameTwiceIsRefused) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::imatrix_test

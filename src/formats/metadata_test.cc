@@ -11,7 +11,7 @@
 #include "formats/expect_error.h"
 #include "formats/names.h"
 
-namespace winnow::formats {
+namespace winnow::formats::metadata_test {
 namespace {
 
 using ::testing::AllOf;
@@ -110,4 +110,4 @@ TEST(Names, AreShownWithoutHarm) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::metadata_test

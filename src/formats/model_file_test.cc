@@ -15,7 +15,7 @@
 #include "formats/safetensors.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::model_file_test {
 namespace {
 
 using ::testing::AllOf;
@@ -164,4 +164,4 @@ TEST(ModelFile, RefusesManyTensorsQuickly) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::model_file_test

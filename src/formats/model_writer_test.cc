@@ -12,7 +12,7 @@
 #include "formats/safetensors.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::model_writer_test {
 namespace {
 
 using testing::error_of;
@@ -327,4 +327,4 @@ TEST_F(SafetensorsWriter, EscapesNames) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::model_writer_test

@@ -84,11 +84,11 @@ bool is_there(const std::filesystem::path& path) {
   return std::filesystem::exists(path, error);
 }
 
-bool recognises(bool is_folder, std::span<const std::byte> head) {
+bool recognises_safetensors(bool is_folder, std::span<const std::byte> head) {
   return is_folder || (head.size() > 8 && head[8] == std::byte{'{'});
 }
 
-std::unique_ptr<ModelFile> open(const std::filesystem::path& path) {
+std::unique_ptr<ModelFile> open_safetensors(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error)) {
     return read_safetensors(os::open_file(path), path.has_parent_path() ? path.parent_path() : ".");
@@ -158,7 +158,7 @@ std::unique_ptr<ModelFile> read_safetensors_index(const std::filesystem::path& i
 extern const Format kSafetensors{
     .name = "safetensors",
     .sign = "a folder with model.safetensors or its index, or a file with a JSON header",
-    .recognises = recognises,
-    .open = open};
+    .recognises = recognises_safetensors,
+    .open = open_safetensors};
 
 }  // namespace winnow::formats

@@ -8,7 +8,7 @@
 #include "formats/safetensors.h"
 #include "formats/test_files.h"
 
-namespace winnow::formats {
+namespace winnow::formats::safetensors_reader_test {
 namespace {
 
 using ::testing::AllOf;
@@ -289,4 +289,4 @@ TEST_F(SafetensorsIndex, RefusesAnythingButAMapOfStrings) {
 }
 
 }  // namespace
-}  // namespace winnow::formats
+}  // namespace winnow::formats::safetensors_reader_test

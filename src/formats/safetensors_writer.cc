@@ -43,7 +43,7 @@ std::string finish_header(std::string json) {
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + json;
 }
 
-void check_tensor(const std::filesystem::path& path, const PlannedTensor& tensor) {
+void check_safetensors_tensor(const std::filesystem::path& path, const PlannedTensor& tensor) {
   if (const std::string defect = name_defect(tensor.name); !defect.empty()) {
     fail_data("{}: the tensor name {} {}", path.string(), quote_name(tensor.name), defect);
   }
@@ -165,7 +165,7 @@ class SafetensorsWriter final : public ModelWriter {
 std::unique_ptr<ModelWriter> write_safetensors(const std::filesystem::path& path,
                                                std::vector<PlannedTensor> tensors,
                                                const SafetensorsOptions& options) {
-  for (const PlannedTensor& tensor : tensors) check_tensor(path, tensor);
+  for (const PlannedTensor& tensor : tensors) check_safetensors_tensor(path, tensor);
   std::vector<PlannedPayload> payloads = plan_payloads(path, tensors);
   std::set<std::string_view> names;
   for (const auto& [name, text] : options.sidecars) {

@@ -11,7 +11,7 @@
 #include "kernels/testing.h"
 #include "tensor/half.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::attention_test {
 namespace {
 
 using testing::Guarded;
@@ -423,4 +423,4 @@ TEST(KvTypes, TakeTheBytesOfTheirElementsAndScales) {
 }
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::attention_test

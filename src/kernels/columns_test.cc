@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::columns_test {
 namespace {
 
 using testing::Guarded;
@@ -146,4 +146,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, ColumnSums, ::testing::ValuesIn(testing::isas_her
                          testing::isa_name);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::columns_test

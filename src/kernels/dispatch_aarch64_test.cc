@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::dispatch_aarch64_test {
 namespace {
 
 const os::CpuFeatures kWithDotprod(static_cast<std::uint32_t>(os::CpuFeature::kDotprod));
@@ -50,4 +50,4 @@ TEST(DispatchAarch64, RefusesWhatTheProcessorLacks) {
 }
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::dispatch_aarch64_test

@@ -12,7 +12,7 @@
 #include "kernels/testing.h"
 #include "quant/block_grid.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::dispatch_test {
 namespace {
 
 const std::filesystem::path kHere = std::filesystem::path(WINNOW_SOURCE_DIR) / "src/kernels";
@@ -112,4 +112,4 @@ TEST(Dispatch, RefusesAnUnknownNameAndListsTheKnown) {
 }
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::dispatch_test

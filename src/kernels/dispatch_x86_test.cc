@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::dispatch_x86_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -76,4 +76,4 @@ TEST(DispatchX86, RefusesWhatTheProcessorLacks) {
 }
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::dispatch_x86_test

@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::gram_test {
 namespace {
 
 using testing::Guarded;
@@ -114,4 +114,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, GramMatrices, ::testing::ValuesIn(testing::isas_h
                          testing::isa_name);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::gram_test

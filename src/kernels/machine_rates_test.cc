@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::machine_rates_test {
 namespace {
 
 class Int8Probe : public ::testing::TestWithParam<const Kernels*> {};
@@ -90,4 +90,4 @@ TEST(ReadRateSize, TakesAQuarterOfWhatIsThereUpToOneGibibyte) {
 }
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::machine_rates_test

@@ -10,7 +10,7 @@
 #include "kernels/testing.h"
 #include "os/thread_pool.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::matmul_test {
 namespace {
 
 using testing::Guarded;
@@ -463,4 +463,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, MatMulOfFloatCodec,
                          isa_and_codec);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::matmul_test

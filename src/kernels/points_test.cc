@@ -9,7 +9,7 @@
 #include "kernels/testing.h"
 #include "quant/block_grid.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::points_test {
 namespace {
 
 using quant::Codebook;
@@ -89,4 +89,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, Points, ::testing::ValuesIn(testing::isas_here())
                          testing::isa_name);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::points_test

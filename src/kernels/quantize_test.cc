@@ -6,7 +6,7 @@
 #include "base/rng.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::quantize_test {
 namespace {
 
 using testing::Guarded;
@@ -112,4 +112,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, QuantizeActivations, ::testing::ValuesIn(testing:
                          testing::isa_name);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::quantize_test

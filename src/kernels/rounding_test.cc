@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::rounding_test {
 namespace {
 
 using testing::Guarded;
@@ -249,4 +249,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, Rounding, ::testing::ValuesIn(testing::isas_here(
                          testing::isa_name);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::rounding_test

@@ -8,7 +8,7 @@
 #include "base/rng.h"
 #include "kernels/testing.h"
 
-namespace winnow::kernels {
+namespace winnow::kernels::vectors_test {
 namespace {
 
 using testing::Guarded;
@@ -221,4 +221,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, Vectors, ::testing::ValuesIn(testing::isas_here()
                          testing::isa_name);
 
 }  // namespace
-}  // namespace winnow::kernels
+}  // namespace winnow::kernels::vectors_test

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 
-namespace winnow::metrics {
+namespace winnow::metrics::distribution_test {
 namespace {
 
 /// Probabilities by the definition, in long double.
@@ -140,4 +140,4 @@ TEST(Distribution, RefusesVocabulariesOfDifferentSize) {
 }
 
 }  // namespace
-}  // namespace winnow::metrics
+}  // namespace winnow::metrics::distribution_test

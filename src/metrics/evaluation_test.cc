@@ -15,7 +15,7 @@
 #include "os/file.h"
 #include "quant/codec.h"
 
-namespace winnow::metrics {
+namespace winnow::metrics::evaluation_test {
 namespace {
 
 using formats::testing::error_of;
@@ -311,4 +311,4 @@ TEST_F(Evaluate, RoutesThatAPolicySkipsAreNotShared) {
 }
 
 }  // namespace
-}  // namespace winnow::metrics
+}  // namespace winnow::metrics::evaluation_test

@@ -10,7 +10,7 @@
 namespace winnow::metrics {
 namespace {
 
-constexpr std::size_t kMostRows = 2048;
+constexpr std::size_t kMostDroppedRows = 2048;
 constexpr std::size_t kMostBytes = std::size_t{16} << 20;  // of one layer
 
 /// Sums up^2 of every row and keeps every so-many-th row.
@@ -22,7 +22,7 @@ class NeuronSampler final : public engine::InnerEditor {
       const std::uint64_t rows = tokens * (moe ? spec.moe.top_k : 1);
       const std::size_t width = moe ? spec.moe.moe_intermediate_size : spec.intermediate_size;
       const std::size_t fit = kMostBytes / (2 * sizeof(float) * std::max<std::size_t>(width, 1));
-      const std::size_t most = std::clamp<std::size_t>(fit, 1, kMostRows);
+      const std::size_t most = std::clamp<std::size_t>(fit, 1, kMostDroppedRows);
       layers_.push_back({.stride = std::max<std::uint64_t>(1, (rows + most - 1) / most)});
       layers_.back().experts.resize(moe ? spec.num_experts(LayerId{l}) : 1);
       for (std::uint32_t e = 0; moe && e < layers_.back().experts.size(); ++e) {

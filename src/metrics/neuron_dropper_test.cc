@@ -15,7 +15,7 @@
 #include "model/exporter.h"
 #include "model/test_models.h"
 
-namespace winnow::metrics {
+namespace winnow::metrics::neuron_dropper_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -248,4 +248,4 @@ TEST_F(Grain, LosesMoreTheMoreIsLeftOut) {
 }
 
 }  // namespace
-}  // namespace winnow::metrics
+}  // namespace winnow::metrics::neuron_dropper_test

@@ -16,7 +16,7 @@
 #include "metrics/cett_curve.h"
 #include "model/test_models.h"
 
-namespace winnow::metrics {
+namespace winnow::metrics::sparsity_test {
 namespace {
 
 using model::testing::error_of;
@@ -347,4 +347,4 @@ TEST(HasNeurons, IsFalseWhereAllExpertsComputeNothing) {
 }
 
 }  // namespace
-}  // namespace winnow::metrics
+}  // namespace winnow::metrics::sparsity_test

@@ -12,7 +12,7 @@
 #include "formats/test_files.h"
 #include "text/test_spec.h"
 
-namespace winnow::metrics {
+namespace winnow::metrics::text_data_test {
 namespace {
 
 using formats::testing::error_of;
@@ -260,4 +260,4 @@ TEST(MakeWindows, RefusesTextWithoutTokensAndAContextOfOne) {
 }
 
 }  // namespace
-}  // namespace winnow::metrics
+}  // namespace winnow::metrics::text_data_test

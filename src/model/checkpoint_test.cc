@@ -10,7 +10,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::checkpoint_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -239,4 +239,4 @@ TEST(CheckpointWithExperts, RefusesListsThatNoModelCanHave) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::checkpoint_test

@@ -8,7 +8,7 @@
 #include "model/architecture.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::config_test {
 namespace {
 
 using ::testing::AllOf;
@@ -125,4 +125,4 @@ TEST(Architectures, SayWhatLlamaCppWouldLose) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::config_test

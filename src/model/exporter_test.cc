@@ -8,7 +8,7 @@
 #include "formats/test_files.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::exporter_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -254,4 +254,4 @@ TEST(EncodeRows, GivesImportanceToColumnsOfEveryRow) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::exporter_test

@@ -10,7 +10,7 @@
 #include "model/corrected_models.h"
 #include "model/rotary_order.h"
 
-namespace winnow::model {
+namespace winnow::model::extended_layout_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -261,4 +261,4 @@ TEST_F(ExtendedLayout, RefusesAFileThatEndsEarlyWhereverItEnds) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::extended_layout_test

@@ -7,7 +7,7 @@
 
 #include <string>
 
-namespace winnow::model {
+namespace winnow::model::rotary_order_test {
 namespace {
 
 std::string reordered(std::string rows, std::size_t row_bytes, std::size_t head_dim,
@@ -40,4 +40,4 @@ TEST(RotaryOrder, OnlyQueriesAndKeysAreRotated) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::rotary_order_test

@@ -9,7 +9,7 @@
 #include "model/extended_layout.h"
 #include "model/varied_models.h"
 
-namespace winnow::model {
+namespace winnow::model::shared_experts_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -145,4 +145,4 @@ TEST_F(SharedExperts, AreNothingForSafetensors) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::shared_experts_test

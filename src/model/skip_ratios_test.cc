@@ -12,7 +12,7 @@
 #include "model/corrected_models.h"
 #include "model/exporter.h"
 
-namespace winnow::model {
+namespace winnow::model::skip_ratios_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -104,4 +104,4 @@ TEST_F(StoredSkipRatios, AreRefusedWithTheKeyWhenTheyCannotBe) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::skip_ratios_test

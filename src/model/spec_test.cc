@@ -8,7 +8,7 @@
 #include "model/roles.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::spec_test {
 namespace {
 
 using ::testing::AllOf;
@@ -99,4 +99,4 @@ TEST(Roles, ExpandEveryPlaceholderOfAPattern) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::spec_test

@@ -8,7 +8,7 @@
 #include "model/test_models.h"
 #include "text/test_spec.h"
 
-namespace winnow::model {
+namespace winnow::model::tokenizer_metadata_test {
 namespace {
 
 using ::testing::AllOf;
@@ -95,4 +95,4 @@ TEST(TokenizerMetadata, RefusesASpecialIdBeyondTheVocabulary) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::tokenizer_metadata_test

@@ -9,7 +9,7 @@
 #include "model/extended_layout.h"
 #include "model/varied_models.h"
 
-namespace winnow::model {
+namespace winnow::model::varied_experts_test {
 namespace {
 
 using formats::testing::TemporaryFolder;
@@ -167,4 +167,4 @@ TEST_F(VariedExperts, NeedTheLayoutAndItsVersion) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::varied_experts_test

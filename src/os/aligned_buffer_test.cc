@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-namespace winnow::os {
+namespace winnow::os::aligned_buffer_test {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
@@ -81,4 +81,4 @@ TEST(PeakResidentBytes, GrowsWithTouchedMemory) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::aligned_buffer_test

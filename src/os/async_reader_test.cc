@@ -22,7 +22,7 @@
 #include "os/aligned_buffer.h"
 #include "os/testing.h"
 
-namespace winnow::os {
+namespace winnow::os::async_reader_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -343,4 +343,4 @@ TEST_P(AsyncReaderTest, KeepsTheBytesOnTheirWayBelowTheBound) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::async_reader_test

@@ -6,7 +6,7 @@
 
 #include <thread>
 
-namespace winnow::os {
+namespace winnow::os::cpu_features_test {
 namespace {
 
 constexpr std::uint32_t bits(CpuFeature feature) { return static_cast<std::uint32_t>(feature); }
@@ -46,4 +46,4 @@ TEST(UsableCpus, IsAtLeastOneAndAtMostWhatTheMachineHas) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::cpu_features_test

@@ -9,7 +9,7 @@
 #include <string>
 #include <thread>
 
-namespace winnow::os {
+namespace winnow::os::cpu_topology_test {
 namespace {
 
 using ::testing::DoubleEq;
@@ -136,4 +136,4 @@ TEST(CpuTopologyOfThisMachine, IsAmongWhatTheThreadMayUse) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::cpu_topology_test

@@ -15,7 +15,7 @@
 namespace winnow::os {
 namespace {
 
-constexpr std::uintptr_t kPage = 4096;
+constexpr std::uintptr_t kFaultPage = 4096;
 
 /// A signal's handler belongs to the process, so there is one of these.
 struct Registry {
@@ -39,7 +39,7 @@ bool fill_with_zeros(std::uintptr_t address) {
     if (range->end.load(std::memory_order_acquire) != end) continue;
     if (address < begin || address >= end) continue;
     range->faulted.store(true, std::memory_order_release);
-    const std::uintptr_t page = address / kPage * kPage;
+    const std::uintptr_t page = address / kFaultPage * kFaultPage;
     // NOLINTNEXTLINE(performance-no-int-to-ptr): an address from the kernel
     void* const place = reinterpret_cast<void*>(page);
     return ::mmap(place, end - page, PROT_READ,

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 
-namespace winnow::os {
+namespace winnow::os::file_lock_test {
 namespace {
 
 std::filesystem::path fresh_path() {
@@ -42,4 +42,4 @@ TEST(FileLock, NamesAFileThatCannotBeMade) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::file_lock_test

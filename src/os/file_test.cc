@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 
-namespace winnow::os {
+namespace winnow::os::file_test {
 namespace {
 
 using ::testing::AllOf;
@@ -312,4 +312,4 @@ TEST_F(AtomicFolderTest, LeavesAFolderThatCameInBetween) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::file_test

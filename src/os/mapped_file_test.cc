@@ -18,7 +18,7 @@
 #include "os/mapped_files.h"
 #include "os/testing.h"
 
-namespace winnow::os {
+namespace winnow::os::mapped_file_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -320,4 +320,4 @@ TEST_F(FilesInMemory, NeverHoldMuchMoreThanTheFileInMemory) {
 #endif
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::mapped_file_test

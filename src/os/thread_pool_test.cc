@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "os/cpu_topology.h"
 
-namespace winnow::os {
+namespace winnow::os::thread_pool_test {
 namespace {
 
 class Pools : public ::testing::TestWithParam<unsigned> {
@@ -221,4 +221,4 @@ TEST(Split, CoversAllItemsInOrderWithSizesThatDifferByAtMostOne) {
 }
 
 }  // namespace
-}  // namespace winnow::os
+}  // namespace winnow::os::thread_pool_test

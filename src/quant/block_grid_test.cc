@@ -18,7 +18,7 @@
 #include "quant/codec.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::quant {
+namespace winnow::quant::block_grid_test {
 namespace {
 
 class EveryGrid : public testing::TestWithParam<const Codec*> {
@@ -208,4 +208,4 @@ TEST(FloatCodecs, HaveNoGrid) {
 }
 
 }  // namespace
-}  // namespace winnow::quant
+}  // namespace winnow::quant::block_grid_test

@@ -13,7 +13,7 @@
 #include "quant/codec.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::quant {
+namespace winnow::quant::codebook_test {
 namespace {
 
 class EveryCodebook : public testing::TestWithParam<const Codec*> {
@@ -145,4 +145,4 @@ TEST_P(EveryCodebook, TakesNegativeSteps) {
 }
 
 }  // namespace
-}  // namespace winnow::quant
+}  // namespace winnow::quant::codebook_test

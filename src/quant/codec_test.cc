@@ -19,7 +19,7 @@
 
 #include "quant/codec_test_support.h"
 
-namespace winnow::quant {
+namespace winnow::quant::codec_test {
 
 namespace {
 
@@ -156,4 +156,4 @@ TEST_P(EveryIntegerCodec, UnpacksCodesThatFitTheIntegerKernels) {
 }
 
 }  // namespace
-}  // namespace winnow::quant
+}  // namespace winnow::quant::codec_test

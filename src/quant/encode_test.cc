@@ -21,7 +21,7 @@
 #include "quant/codec.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::quant {
+namespace winnow::quant::encode_test {
 
 namespace {
 
@@ -412,4 +412,4 @@ TEST_P(EveryIntegerEncoder, LeavesNoMoreErrorThanLlamaCpp) {
 }
 
 }  // namespace
-}  // namespace winnow::quant
+}  // namespace winnow::quant::encode_test

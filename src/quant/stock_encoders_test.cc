@@ -18,7 +18,7 @@
 #include "base/json.h"
 #include "quant/codec_test_support.h"
 
-namespace winnow::quant {
+namespace winnow::quant::stock_encoders_test {
 namespace {
 
 const std::string kFolder = WINNOW_SOURCE_DIR "/testdata/codecs/";
@@ -122,4 +122,4 @@ TEST(StockEncoders, AreThoseOfTheTypesInStocksMixesThatHaveNoCodebook) {
 }
 
 }  // namespace
-}  // namespace winnow::quant
+}  // namespace winnow::quant::stock_encoders_test

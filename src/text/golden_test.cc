@@ -18,7 +18,7 @@
 #include "text/tokenizer.h"
 #include "text/tokenizer_json.h"
 
-namespace winnow::text {
+namespace winnow::text::golden_test {
 namespace {
 
 const std::string kSource = WINNOW_SOURCE_DIR;
@@ -156,4 +156,4 @@ TEST(PreTokenizer, CutsWordsAsTheReferenceDoes) {
 }
 
 }  // namespace
-}  // namespace winnow::text
+}  // namespace winnow::text::golden_test

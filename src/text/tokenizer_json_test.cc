@@ -17,7 +17,7 @@
 #include "text/test_spec.h"
 #include "text/tokenizer.h"
 
-namespace winnow::text {
+namespace winnow::text::tokenizer_json_test {
 namespace {
 
 using testing::HasSubstr;
@@ -260,4 +260,4 @@ TEST(WriteTokenizerJson, GivesBackSpecsWithEveryKindOfToken) {
 }
 
 }  // namespace
-}  // namespace winnow::text
+}  // namespace winnow::text::tokenizer_json_test

@@ -14,7 +14,7 @@
 #include "text/stream_decoder.h"
 #include "text/test_spec.h"
 
-namespace winnow::text {
+namespace winnow::text::tokenizer_test {
 namespace {
 
 using testing::ElementsAre;
@@ -253,4 +253,4 @@ TEST(StreamDecoder, LetsBytesPassThatCanNoLongerBecomeACharacter) {
 }
 
 }  // namespace
-}  // namespace winnow::text
+}  // namespace winnow::text::tokenizer_test

@@ -11,7 +11,7 @@
 #include "text/byte_alphabet.h"
 #include "text/nfc.h"
 
-namespace winnow::text {
+namespace winnow::text::utf8_test {
 namespace {
 
 TEST(Utf8, AcceptsEveryCodePointAndNoSurrogate) {
@@ -116,4 +116,4 @@ TEST(Utf8, CountsBytesThatBelongToNoSequence) {
 }
 
 }  // namespace
-}  // namespace winnow::text
+}  // namespace winnow::text::utf8_test

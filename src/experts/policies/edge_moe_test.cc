@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::edge_moe_test {
 namespace {
 
 using testing::key;
@@ -36,4 +36,4 @@ TEST(EdgeMoePolicy, AFrequentExpertOutweighsDistance) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::edge_moe_test

@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::layer_lru_test {
 namespace {
 
 using testing::key;
@@ -39,4 +39,4 @@ TEST(LayerLruPolicy, AnotherLayerGivesWhenAllOfTheFullestAreLocked) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::layer_lru_test

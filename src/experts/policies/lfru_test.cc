@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::lfru_test {
 namespace {
 
 using testing::key;
@@ -42,4 +42,4 @@ TEST(LfruPolicy, MuchUseLongAgoIsWorthLessThanAUseNow) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::lfru_test

@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::lfu_test {
 namespace {
 
 using testing::key;
@@ -41,4 +41,4 @@ TEST(LfuPolicy, OfEqualsTheLowerKeyGoes) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::lfu_test

@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "experts/cache_policy.h"
 
-namespace winnow::experts {
+namespace winnow::experts::lru_test {
 namespace {
 
 constexpr CacheShape kShape{.num_layers = 2, .num_experts = 4, .top_k = 1, .slots = 3};
@@ -14,7 +14,7 @@ ExpertKey key(std::uint32_t layer, std::uint32_t expert) {
   return {LayerId{layer}, ExpertId{expert}};
 }
 
-class LruPolicy : public testing::Test {
+class LruPolicy : public ::testing::Test {
  protected:
   void request(ExpertKey wanted) { policy_->on_request(wanted.layer, {&wanted.expert, 1}); }
   std::optional<ExpertKey> victim() { return policy_->victim(key(1, 3), Origin::kDemand, locked_); }
@@ -57,4 +57,4 @@ TEST(CachePolicies, AnUnknownNameIsRefusedWithTheNamesThatThereAre) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::lru_test

@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::predicted_demand_test {
 namespace {
 
 using testing::key;
@@ -44,4 +44,4 @@ TEST(PredictedDemandPolicy, WhatAPredictorNamesStaysUntilItWasWrong) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::predicted_demand_test

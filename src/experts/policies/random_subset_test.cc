@@ -6,7 +6,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::random_subset_test {
 namespace {
 
 using testing::key;
@@ -55,4 +55,4 @@ TEST(RandomSubsetPolicy, ASpeculationOutsideTheSubsetIsDropped) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::random_subset_test

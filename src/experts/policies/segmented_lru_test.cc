@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::segmented_lru_test {
 namespace {
 
 using testing::key;
@@ -66,4 +66,4 @@ TEST(SegmentedLruPolicy, OneTokensExpertsHaveRoomOnProbation) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::segmented_lru_test

@@ -4,7 +4,7 @@
 
 #include "experts/policy_probe.h"
 
-namespace winnow::experts {
+namespace winnow::experts::sequence_matching_test {
 namespace {
 
 using testing::key;
@@ -58,4 +58,4 @@ TEST(SequenceMatchingPolicy, WithoutAFormerTextItGoesByThePresentOne) {
 }
 
 }  // namespace
-}  // namespace winnow::experts
+}  // namespace winnow::experts::sequence_matching_test

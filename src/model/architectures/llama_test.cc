@@ -7,7 +7,7 @@
 #include "model/architecture.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::llama_test {
 namespace {
 
 using testing::error_of;
@@ -75,4 +75,4 @@ TEST(Llama, RefusesFrequenciesThatAreScaledOneByOne) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::llama_test

@@ -8,7 +8,7 @@
 #include "model/architecture.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::olmoe_test {
 namespace {
 
 using ::testing::AllOf;
@@ -115,4 +115,4 @@ TEST(Olmoe, SaysWhatLlamaCppWouldLose) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::olmoe_test

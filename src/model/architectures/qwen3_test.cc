@@ -7,7 +7,7 @@
 #include "model/architecture.h"
 #include "model/test_models.h"
 
-namespace winnow::model {
+namespace winnow::model::qwen3_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -64,4 +64,4 @@ TEST(Qwen3, SaysWhatLlamaCppWouldLose) {
 }
 
 }  // namespace
-}  // namespace winnow::model
+}  // namespace winnow::model::qwen3_test
