@@ -118,7 +118,7 @@ std::unique_ptr<ModelFile> read_gguf(std::unique_ptr<os::RandomAccessFile> first
   return make_model_file(std::move(contents));
 }
 
-extern const Format kGguf{
+extern const Format kGgufFormat{
     .name = "GGUF", .sign = "begins with 'GGUF'", .recognises = recognises, .open = open};
 
 }  // namespace winnow::formats

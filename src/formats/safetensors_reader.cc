@@ -155,7 +155,7 @@ std::unique_ptr<ModelFile> read_safetensors_index(const std::filesystem::path& i
   return make_model_file(std::move(contents));
 }
 
-extern const Format kSafetensors{
+extern const Format kSafetensorsFormat{
     .name = "safetensors",
     .sign = "a folder with model.safetensors or its index, or a file with a JSON header",
     .recognises = recognises_safetensors,
