@@ -28,8 +28,8 @@ void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
-namespace winnow::formats::testing::counting_new_test {
+namespace winnow::formats::testing {
 
 std::uint64_t allocated_bytes() { return allocated; }
 
-}  // namespace winnow::formats::testing::counting_new_test
+}  // namespace winnow::formats::testing
