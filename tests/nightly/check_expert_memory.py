@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: The Winnow authors
+# SPDX-License-Identifier: Apache-2.0
+"""One budget for 3,072 experts within less memory than the model has: killed while it measures and while it packs,
+`winnow compress --expert-options all` writes the bytes of a run that had all the memory.
+
+Needs WINNOW_BINARY, the program, and WINNOW_MAKE_SPEED_MODEL, which writes the model.
+"""
+
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "cli"))
+import compress_memory_test  # noqa: E402
+
+
+class ManyExpertsLeftOut(compress_memory_test.LargerThanMemory):
+    SHAPE = ("tiny-128", "--layers", "24")  # 298 MiB
+    LIMIT = 270 << 20
+    TOKENS = 1200
+    KILLED_AT = ("costs-expert_down_proj-00004*", "expert_*_proj-00005-*")
+
+    def arguments(self, out, *options):
+        return ("compress", self.model, "-o", out, "--data", compress_memory_test.CALIBRATION / "cpp.txt", "--tokens",
+                self.TOKENS, "--steps", "scales,guard", "--expert-options", "all", "--budget", "16%", *options)
+
+
+if __name__ == "__main__":
+    unittest.main()
