@@ -10,6 +10,7 @@ import re
 from sources import ROOT, cpp_files, finish, line_of, read, without_comments
 
 _ROW = re.compile(r"^winnow_module\(\s*(\w+)([^)]*)\)", re.MULTILINE)
+_SECTIONS = ("DEPS", "LIBRARIES", "EXCLUDE", "SOURCES", "APART")
 _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
@@ -20,7 +21,7 @@ def table(cmake):
         name, words = row.group(1), row.group(2).split()
         deps, section = [], None
         for word in words:
-            if word in ("DEPS", "LIBRARIES"):
+            if word in _SECTIONS:
                 section = word
             elif section == "DEPS":
                 deps.append(word)
