@@ -54,6 +54,8 @@ class AsyncReader {
   virtual ReadResult wait() = 0;
   /// How it reads: "io_uring" or "threads".
   virtual std::string_view method() const = 0;
+  /// Bytes of the wished for memory that are pinned.
+  virtual Bytes registered() const { return Bytes{0}; }
 };
 
 enum class ReadMethod : std::uint8_t {
@@ -68,6 +70,12 @@ struct ReaderOptions {
   /// Bytes on their way at most (a single read may have more). A disk that is limited in bandwidth
   /// turns more into latency: 16 MiB are 20 ms at 0.9 GB/s.
   Bytes in_flight{std::uint64_t{16} << 20};
+  /// Memory that reads go into, all of which is pinned while the reader lives so that no read has
+  /// to pin its own; outlives it. A wish: io_uring does so where the limit of locked memory allows,
+  /// and reads into other memory work as well.
+  std::span<std::byte> registered = {};
+  /// Pinned in pieces of so many bytes, at most 1 GiB; a read across two pins its own memory.
+  Bytes registered_piece{std::uint64_t{1} << 30};
 };
 
 std::unique_ptr<AsyncReader> make_async_reader(std::vector<std::unique_ptr<ReadSource>> sources,

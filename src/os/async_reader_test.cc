@@ -128,6 +128,29 @@ INSTANTIATE_TEST_SUITE_P(Methods, AsyncReaderTest, ::testing::ValuesIn(methods()
                            return method.param == ReadMethod::kUring ? "Uring" : "Threads";
                          });
 
+TEST_P(AsyncReaderTest, ReadsIntoMemoryThatIsPinnedPartlyPinnedAndNot) {
+  const auto file = write_numbered("model", 64 * kBlock);
+  ReaderOptions options;
+  options.registered = buffer_.bytes().first(32 * kBlock);
+  options.registered_piece = {8 * kBlock};
+  const auto reader = reader_of(make_read_source(*file, PageCache::kAvoided), options);
+  EXPECT_EQ(reader->registered().value, GetParam() == ReadMethod::kUring ? 32 * kBlock : 0);
+  // Within a piece, up to its end, across two, across the end of what is pinned, and beyond it.
+  const std::vector<std::size_t> begins = {1, 5, 14, 30, 40};
+  std::vector<AsyncRead> reads;
+  for (const std::size_t begin : begins) {
+    reads.push_back({0, (begin + 7) * kBlock, buffer_.bytes().subspan(begin * kBlock, 3 * kBlock),
+                     3 * kBlock, begin});
+  }
+  reader->submit(reads, ReadPriority::kDemand);
+  for (std::size_t i = 0; i < begins.size(); ++i) {
+    const ReadResult result = reader->wait();
+    EXPECT_EQ(result.error, nullptr);
+    expect_numbered(buffer_.bytes().subspan(result.tag * kBlock, 3 * kBlock),
+                    (result.tag + 7) * kBlock);
+  }
+}
+
 TEST_P(AsyncReaderTest, ReadsManyStretchesOfAFileAtOnce) {
   const auto file = write_numbered("model", 64 * kBlock - 100);
   for (const PageCache cache : {PageCache::kAvoided, PageCache::kUsed}) {

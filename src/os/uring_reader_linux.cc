@@ -4,7 +4,9 @@
 // sleeps until something ends. A read of an eventfd in the same ring wakes it for new work.
 #include <liburing.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <list>
 #include <thread>
@@ -31,16 +33,49 @@ class Ring {
   bool usable() const { return usable_; }
   io_uring* get() { return &ring_; }
 
+  /// Pins `memory` in pieces. Nothing happens where the system does not allow it.
+  void register_memory(std::span<std::byte> memory, std::size_t piece);
+  std::span<const std::byte> registered() const { return registered_; }
+  /// The registered piece that `out` lies in.
+  std::optional<int> piece_of(std::span<const std::byte> out) const;
+
  private:
   io_uring ring_{};
   bool usable_;
+  std::span<std::byte> registered_;
+  std::size_t piece_ = 1;
 };
+
+void Ring::register_memory(std::span<std::byte> memory, std::size_t piece) {
+  WINNOW_CHECK(piece > 0);
+  std::vector<iovec> pieces;
+  for (std::size_t at = 0; at < memory.size(); at += piece) {
+    pieces.push_back({memory.data() + at, std::min(piece, memory.size() - at)});
+  }
+  const auto count = static_cast<unsigned>(pieces.size());
+  if (count == 0 || ::io_uring_register_buffers(&ring_, pieces.data(), count) != 0) return;
+  registered_ = memory;
+  piece_ = piece;
+}
+
+std::optional<int> Ring::piece_of(std::span<const std::byte> out) const {
+  const auto begin = reinterpret_cast<std::uintptr_t>(registered_.data());
+  const auto at = reinterpret_cast<std::uintptr_t>(out.data());
+  if (out.empty() || at < begin || at - begin >= registered_.size() ||
+      out.size() > registered_.size() - (at - begin)) {
+    return std::nullopt;
+  }
+  const std::size_t first = (at - begin) / piece_;
+  if (first != (at - begin + out.size() - 1) / piece_) return std::nullopt;
+  return static_cast<int>(first);
+}
 
 class UringReader final : public AsyncReader {
  public:
   UringReader(std::unique_ptr<Ring> ring, Fd wake, std::vector<std::unique_ptr<ReadSource>> sources,
               const ReaderOptions& options)
       : queue_(std::move(sources), options.in_flight),
+        registered_{ring->registered().size()},
         ring_(std::move(ring)),
         wake_(std::move(wake)),
         thread_([this] { work(); }) {}
@@ -58,6 +93,7 @@ class UringReader final : public AsyncReader {
   std::optional<ReadResult> poll() override { return queue_.poll(); }
   ReadResult wait() override { return queue_.wait(); }
   std::string_view method() const override { return "io_uring"; }
+  Bytes registered() const override { return registered_; }
 
  private:
   using Job = std::list<ReadJob>::iterator;
@@ -74,6 +110,7 @@ class UringReader final : public AsyncReader {
   io_uring_sqe* next_entry();
 
   ReadQueue queue_;
+  const Bytes registered_;
   std::unique_ptr<Ring> ring_;
   Fd wake_;
   eventfd_t woken_ = 0;      // what the read of `wake_` writes
@@ -123,7 +160,12 @@ void UringReader::ask(Job job) {
   }
   io_uring_sqe* const entry = next_entry();
   const std::span<std::byte> rest = job->rest();
-  ::io_uring_prep_read(entry, fd, rest.data(), static_cast<unsigned>(rest.size()), job->offset());
+  const auto size = static_cast<unsigned>(rest.size());
+  if (const auto piece = ring_->piece_of(rest)) {
+    ::io_uring_prep_read_fixed(entry, fd, rest.data(), size, job->offset(), *piece);
+  } else {
+    ::io_uring_prep_read(entry, fd, rest.data(), size, job->offset());
+  }
   ::io_uring_sqe_set_data(entry, &*job);
 }
 
@@ -192,6 +234,7 @@ std::unique_ptr<AsyncReader> make_uring_reader(std::vector<std::unique_ptr<ReadS
   auto ring = std::make_unique<Ring>();
   Fd wake(::eventfd(0, EFD_CLOEXEC));
   if (!ring->usable() || !wake.valid()) return nullptr;
+  ring->register_memory(options.registered, options.registered_piece.value);
   return std::make_unique<UringReader>(std::move(ring), std::move(wake), std::move(sources),
                                        options);
 }
