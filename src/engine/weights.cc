@@ -197,8 +197,13 @@ experts::ExpertSource source_of(const model::Checkpoint& checkpoint, LayerId lay
     case model::ExpertKind::kShared:
       return experts::SharedSource{checkpoint.spec().owner_of(layer, expert)};
   }
-  return experts::ExpertLocation{matrix(Role::kExpertGateProj), matrix(Role::kExpertUpProj),
-                                 matrix(Role::kExpertDownProj)};
+  experts::ExpertLocation found{matrix(Role::kExpertGateProj), matrix(Role::kExpertUpProj),
+                                matrix(Role::kExpertDownProj)};
+  const model::ModelSpec& spec = checkpoint.spec();
+  if (!spec.expert_checksums.empty()) {
+    found.crc32c = spec.expert_checksums[spec.experts_before(layer) + index(expert)];
+  }
+  return found;
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ struct Entry {
   std::byte* slot = nullptr;  ///< while on its way or resident
   std::uint64_t arrived = 0;  ///< a number that grows with each arrival
   std::exception_ptr error;   ///< while failed, for those who wait
+  bool checked = false;       ///< its bytes have once been those that the file's checksum is of
 
   bool in_use() const { return waiting + pins != 0 || presence == Presence::kOnItsWay; }
 };
@@ -86,6 +87,7 @@ class CachedStore final : public ExpertStore, public PinOwner {
   Origin origin_of(ExpertId expert, Priority priority) const;
   std::vector<ExpertKey> keys_of(LayerId layer, std::span<const ExpertId> experts) const;
   void take(const os::ReadResult& result);
+  void check_bytes(ExpertKey key, Entry& expert);
   void release_slot(ExpertKey key, Entry& expert);
   void update_lock(ExpertKey key, Entry& expert);
 
@@ -236,8 +238,10 @@ CachedStore::CachedStore(const ExpertCatalogue& catalogue, const CacheOptions& o
   for (const os::RandomAccessFile* file : layout_.files()) {
     sources.push_back(os::make_read_source(*file, options.page_cache));
   }
-  reader_ = make_reader ? make_reader(std::move(sources), options.reader)
-                        : os::make_async_reader(std::move(sources), options.reader);
+  os::ReaderOptions reader = options.reader;
+  reader.registered = {arena_.data(), arena_.size()};
+  reader_ = make_reader ? make_reader(std::move(sources), reader)
+                        : os::make_async_reader(std::move(sources), reader);
 }
 
 void CachedStore::make_entries(std::span<const SlotClass> classes) {
@@ -436,6 +440,7 @@ void CachedStore::take(const os::ReadResult& result) {
   Entry& expert = entry(key);
   if (result.error && !expert.error) expert.error = result.error;
   if (--expert.reads_left != 0) return;
+  if (!expert.error && !expert.checked) check_bytes(key, expert);
   expert.arrived = ++arrivals_;
   expert.presence = Presence::kResident;
   if (expert.error) {
@@ -444,6 +449,25 @@ void CachedStore::take(const os::ReadResult& result) {
     release_slot(key, expert);
   }
   update_lock(key, expert);
+}
+
+/// At the first read: what was good then was not damaged on the way to the disk, and checking every
+/// read would cost a tenth of a fast disk's time.
+void CachedStore::check_bytes(ExpertKey key, Entry& expert) {
+  const auto& location = std::get<ExpertLocation>(catalogue_[index(key.layer)][index(key.expert)]);
+  if (!location.crc32c) return;
+  const std::uint32_t found =
+      layout_.checksum(layout_.record(key.layer, key.expert), location, expert.slot);
+  expert.checked = found == *location.crc32c;
+  if (expert.checked) return;
+  try {
+    fail_data(
+        "{}: its bytes from offset {} on are damaged: CRC-32C {:08x}, and key "
+        "'winnow.experts.crc32c' says {:08x}; copy the file again",
+        location.gate_proj.file->name(), location.gate_proj.offset, found, *location.crc32c);
+  } catch (...) {
+    expert.error = std::current_exception();
+  }
 }
 
 void CachedStore::collect() {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <set>
 
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "experts/cache_policy.h"
@@ -230,6 +231,33 @@ TEST_F(CachedStoreTest, TellsTheErrorOfOneExpertAndHandsOutTheOthers) {
   control_.failing.clear();
   EXPECT_THAT(use(*store, kFirst, {1}), ElementsAre(1));  // its slot was not lost
   EXPECT_EQ(use(*store, kFirst, {3, 4, 5}).size(), 3U);
+}
+
+TEST_F(CachedStoreTest, ChecksAnExpertsBytesWhenItIsFirstRead) {
+  const auto checksum_of = [this](std::uint32_t expert) {
+    const ExpertLocation& found = location(kFirst, ExpertId{expert});
+    const std::uint64_t end = found.down_proj.offset + std::uint64_t{64} * kHidden * sizeof(float);
+    std::vector<std::byte> bytes(end - found.gate_proj.offset);
+    file_.read_at(found.gate_proj.offset, bytes);
+    return crc32c(bytes);
+  };
+  for (const std::uint32_t e : {0, 1}) {
+    std::get<ExpertLocation>(catalogue_[0][e]).crc32c = checksum_of(e);
+  }
+  *std::get<ExpertLocation>(catalogue_[0][1]).crc32c ^= 4;
+  const auto store = manual_store(3);
+  EXPECT_THAT(use(*store, kFirst, {0, 2}), ElementsAre(0, 2));
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    try {
+      use(*store, kFirst, {1});
+      FAIL() << "a damaged expert was handed out";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadData);
+      EXPECT_THAT(error.message(), HasSubstr("expert 1 of layer 0: experts.bin"));
+      EXPECT_THAT(error.message(), HasSubstr("CRC-32C"));
+    }
+  }
+  EXPECT_EQ(use(*store, kFirst, {3, 4, 5}).size(), 3U);  // no slot was lost
 }
 
 TEST_F(CachedStoreTest, KeepsWhatArrivesForABatchThatIsGone) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/checked.h"
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "os/read_source.h"
 
@@ -117,6 +118,17 @@ std::vector<SlotClass> SlotLayout::classes(std::size_t eighths, std::size_t top_
     }
   }
   return result;
+}
+
+std::uint32_t SlotLayout::checksum(const ExpertRecord& record, const ExpertLocation& location,
+                                   const std::byte* slot) const {
+  std::uint32_t sum = 0;
+  ExpertMatrices matrices;
+  visit_matrices(location, matrices, [&](const MatrixLocation& from, quant::PackedMatrix& to) {
+    to = {from.codec, slot + position(record, from), from.rows, from.cols};
+    sum = crc32c({to.data, to.bytes().value}, sum);
+  });
+  return sum;
 }
 
 Bytes SlotLayout::minimum(std::size_t top_k) const {

@@ -51,6 +51,10 @@ class SlotLayout {
   /// Where the first byte of a matrix of this record lies in the slot.
   std::size_t position(const ExpertRecord& record, const MatrixLocation& matrix) const;
 
+  /// CRC-32C of an expert's packed matrices, one after the other, as they lie in `slot`.
+  std::uint32_t checksum(const ExpertRecord& record, const ExpertLocation& location,
+                         const std::byte* slot) const;
+
   /// Slots for all experts that have a record.
   Bytes all() const { return {all_}; }
   /// The least that a token which uses `top_k` experts of a layer can do with: slots for those of

@@ -155,6 +155,8 @@ struct CorrectedLocation : MatrixLocation {
 };
 struct ExpertLocation {
   CorrectedLocation gate_proj, up_proj, down_proj;
+  /// Of the packed bytes of the three matrices, one after the other; nothing: unknown.
+  std::optional<std::uint32_t> crc32c = std::nullopt;
 };
 /// The vector [hidden_size] of an expert that is a constant.
 struct ConstantSource {

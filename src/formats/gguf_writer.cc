@@ -124,9 +124,15 @@ Layout lay_out(const std::filesystem::path& path, const std::vector<PlannedPaylo
 
 class GgufWriter final : public ModelWriter {
  public:
-  GgufWriter(const std::filesystem::path& path, std::string_view header,
+  GgufWriter(const std::filesystem::path& path, const Metadata& metadata,
+             std::vector<PlannedTensor> tensors, std::vector<std::uint64_t> offsets,
              std::vector<PlannedPayload> payloads)
-      : file_(path), progress_(std::move(payloads)) {
+      : tensors_(std::move(tensors)),
+        offsets_(std::move(offsets)),
+        file_(path),
+        progress_(std::move(payloads)) {
+    const std::string header = make_header(path, metadata, tensors_, offsets_);
+    header_bytes_ = header.size();
     file_.append(header);
     pad();
   }
@@ -135,6 +141,12 @@ class GgufWriter final : public ModelWriter {
     const bool tensor_is_whole = progress_.advance(bytes.size());
     file_.append(bytes);
     if (tensor_is_whole) pad();
+  }
+
+  void replace_metadata(const Metadata& metadata) override {
+    const std::string header = make_header(file_.path(), metadata, tensors_, offsets_);
+    WINNOW_CHECK(header.size() == header_bytes_);
+    file_.overwrite(0, header);
   }
 
   void finish() override {
@@ -149,6 +161,9 @@ class GgufWriter final : public ModelWriter {
     if (rest != 0) file_.append(std::span(kZeros).first(kGgufDefaultAlignment - rest));
   }
 
+  const std::vector<PlannedTensor> tensors_;
+  const std::vector<std::uint64_t> offsets_;  // of their payloads
+  std::size_t header_bytes_ = 0;
   os::AtomicFile file_;
   PayloadProgress progress_;
 };
@@ -159,9 +174,9 @@ std::unique_ptr<ModelWriter> write_gguf(const std::filesystem::path& path, const
                                         std::vector<PlannedTensor> tensors) {
   for (const PlannedTensor& tensor : tensors) check_tensor(path, tensor);
   std::vector<PlannedPayload> payloads = plan_payloads(path, tensors);
-  const Layout layout = lay_out(path, payloads);
-  const std::string header = make_header(path, metadata, tensors, layout.offsets);
-  return std::make_unique<GgufWriter>(path, header, std::move(payloads));
+  Layout layout = lay_out(path, payloads);
+  return std::make_unique<GgufWriter>(path, metadata, std::move(tensors), std::move(layout.offsets),
+                                      std::move(payloads));
 }
 
 Bytes gguf_file_size(const Metadata& metadata, const std::vector<PlannedTensor>& tensors) {

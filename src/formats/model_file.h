@@ -77,6 +77,9 @@ class ModelWriter {
   /// Appends the next bytes of the payloads, in planned order, without padding; a call may not
   /// cross the border between two tensors.
   virtual void append(std::span<const std::byte> bytes) = 0;
+  /// Writes this metadata over that of the beginning: the same keys, and values of the same length.
+  /// For what is known when the payloads have been written. GGUF alone has a place for it.
+  virtual void replace_metadata(const Metadata& metadata) = 0;
   /// Throws Error{kInternal} unless every planned byte has been appended. Syncs and renames.
   virtual void finish() = 0;
 };

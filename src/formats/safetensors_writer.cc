@@ -107,6 +107,9 @@ std::string make_index(std::span<const PlannedPayload> payloads, std::span<const
 
 class SafetensorsWriter final : public ModelWriter {
  public:
+  void replace_metadata(const Metadata& /*metadata*/) override {
+    fail(ErrorCode::kInternal, "safetensors has no metadata of a model");
+  }
   SafetensorsWriter(const std::filesystem::path& path, std::vector<Shard> shards,
                     std::vector<PlannedPayload> payloads, SafetensorsOptions options)
       : folder_(path),

@@ -140,6 +140,7 @@ Checkpoint Checkpoint::from_file(std::unique_ptr<formats::ModelFile> file) {
   checkpoint.spec_.varied_experts = read_varied_experts(*checkpoint.file_, checkpoint.spec_);
   checkpoint.spec_.source_experts =
       read_source_experts(checkpoint.file_->metadata(), checkpoint.spec_);
+  checkpoint.spec_.expert_checksums = read_expert_checksums(*checkpoint.file_, checkpoint.spec_);
   checkpoint.locate_tensors();
   return checkpoint;
 }
@@ -239,6 +240,7 @@ Checkpoint Checkpoint::with_experts(const std::vector<std::vector<ExpertId>>& ex
     row_places_.push_back(std::move(places));
   });
   spec_.source_experts = chosen_sources(spec_, experts);
+  spec_.expert_checksums.clear();
   spec_.moe.num_experts = static_cast<std::uint32_t>(count);
   count_tensors();
   return std::move(*this);

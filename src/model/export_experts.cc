@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/crc32c.h"
 #include "base/error.h"
 
 namespace winnow::model {
@@ -53,8 +54,15 @@ ModelSpec spec_with(ModelSpec spec, const ExportExperts& experts) {
     most = std::max(most, experts[layer].size());
   }
   result.source_experts = std::move(sources);
+  result.expert_checksums.clear();
   result.moe.num_experts = static_cast<std::uint32_t>(most);
   return result;
+}
+
+void ExpertChecksums::add(const ExportTensor& tensor, std::span<const std::byte> bytes) {
+  if (!tensor.apart) return;
+  std::uint32_t& sum = values_[spec_.experts_before(tensor.layer) + index(*tensor.apart)];
+  sum = crc32c(bytes, sum);
 }
 
 }  // namespace winnow::model

@@ -81,8 +81,10 @@ void copy_general_keys(const Checkpoint& source, formats::Metadata& metadata) {
   }
 }
 
+/// checksums: of the experts where they vary; else unused.
 formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options,
-                                std::span<const ExportTensor> plan) {
+                                std::span<const ExportTensor> plan,
+                                std::span<const std::uint32_t> checksums) {
   const ExportExperts experts = exported_experts(source, options);
   const ModelSpec spec = spec_with(source.spec(), experts);
   formats::Metadata metadata("output");
@@ -105,6 +107,7 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
                                      [](const ExportTensor& t) { return t.factor.has_value(); });
   if (!experts.empty()) {
     write_varied_experts(spec, metadata);
+    write_expert_checksums(checksums, metadata);
   } else if (corrected) {
     write_extended_layout(metadata, 1);
   }
@@ -214,8 +217,10 @@ struct Part {
   std::optional<RotaryPairs> head_order;  // that the rows of its heads change to
 };
 
-/// Copies or re-encodes a part into the writer.
-void write_part(const Checkpoint& source, const Part& part, formats::ModelWriter& writer,
+using WriteBytes = std::function<void(std::span<const std::byte>)>;
+
+/// Copies or re-encodes a part.
+void write_part(const Checkpoint& source, const Part& part, const WriteBytes& write,
                 os::ThreadPool& pool, Log& log) {
   const auto& [ref, num_rows, cols, codec, importance, rows, head_order] = part;
   // Encoding again what is packed so already could only lose.
@@ -244,7 +249,7 @@ void write_part(const Checkpoint& source, const Part& part, formats::ModelWriter
       const std::size_t pieces = num_rows == 1 ? cols : count;
       reorder_heads(packed, packed.size() / pieces, head_dim, *head_order);
     }
-    writer.append(packed);
+    write(packed);
   }
 }
 
@@ -340,7 +345,8 @@ void plan_experts(const ModelSpec& spec, std::span<const ExportExpert> experts,
         codec = &quant::codec_for_row(wanted, shape->row_length());
       }
       const std::string name = expand_pattern(role.gguf_expert_pattern, layer, ExpertId{e});
-      plan.push_back({{name, codec, *shape}, role.role, layer, index(expert.source), 1});
+      const auto apart = role.is_matrix ? std::optional(ExpertId{e}) : std::nullopt;
+      plan.push_back({{name, codec, *shape}, role.role, layer, index(expert.source), 1, {}, apart});
     }
   }
 }
@@ -394,7 +400,9 @@ Bytes planned_bytes(std::span<const ExportTensor> plan) {
 
 Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) {
   const std::vector<ExportTensor> plan = plan_export(source, options);
-  return formats::gguf_file_size(gguf_metadata(source, options, plan), planned_tensors(plan));
+  const ExpertChecksums unknown(spec_with(source.spec(), exported_experts(source, options)));
+  return formats::gguf_file_size(gguf_metadata(source, options, plan, unknown.values()),
+                                 planned_tensors(plan));
 }
 
 namespace {
@@ -441,16 +449,22 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
                   const ExportOptions& options, os::ThreadPool& pool, Log& log) {
   const std::vector<ExportTensor> plan = plan_export(source, options);
   std::vector<formats::PlannedTensor> planned = planned_tensors(plan);
-  const auto writer =
-      options.format == OutputFormat::kGguf
-          ? formats::write_gguf(path, gguf_metadata(source, options, plan), std::move(planned))
-          : formats::write_safetensors(path, std::move(planned),
-                                       {.sidecars = sidecars(source, options)});
+  const ExportExperts experts = exported_experts(source, options);
+  ExpertChecksums checksums(spec_with(source.spec(), experts));
+  const auto metadata = [&] { return gguf_metadata(source, options, plan, checksums.values()); };
+  const auto writer = options.format == OutputFormat::kGguf
+                          ? formats::write_gguf(path, metadata(), std::move(planned))
+                          : formats::write_safetensors(path, std::move(planned),
+                                                       {.sidecars = sidecars(source, options)});
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
   const auto write = [&](const ExportTensor& tensor, ExpertId part) {
     Part job = part_of(source, options, tensor, part);
-    write_part(source, job, *writer, pool, log);
+    const auto write_bytes = [&](std::span<const std::byte> bytes) {
+      checksums.add(tensor, bytes);
+      writer->append(bytes);
+    };
+    write_part(source, job, write_bytes, pool, log);
     done += job.num_rows * (job.cols / job.codec.block_size * job.codec.block_bytes);
     log.progress("writing", done, total, "bytes");
   };
@@ -463,6 +477,7 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
       write(tensor, ExpertId{tensor.first_part + part});
     }
   }
+  if (!experts.empty()) writer->replace_metadata(metadata());
   writer->finish();
 }
 

@@ -30,6 +30,8 @@ struct ExportTensor {
   std::uint32_t first_part = 0;  ///< of the source, expert it begins with; 0 for roles without
   std::uint32_t parts = 1;       ///< experts it holds
   std::optional<LowRankSide> factor = std::nullopt;  ///< of the correction of `role`'s matrix
+  /// Of a matrix of an expert that is stored apart: the expert's number in the output's layer.
+  std::optional<ExpertId> apart = std::nullopt;
 };
 
 /// An expert of an output whose experts vary.

@@ -3,6 +3,7 @@
 #include "model/extended_layout.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <span>
 
@@ -20,6 +21,7 @@ constexpr std::string_view kExpertCounts = "winnow.experts.counts";
 constexpr std::string_view kExpertKinds = "winnow.experts.kinds";
 constexpr std::string_view kExpertWidths = "winnow.experts.widths";
 constexpr std::string_view kExpertShared = "winnow.experts.shared";
+constexpr std::string_view kExpertChecksums = "winnow.experts.crc32c";
 
 constexpr std::string_view kWeight = ".weight";
 constexpr std::string_view kLeft = ".low_rank_left.weight";
@@ -169,6 +171,19 @@ void write_varied_experts(const ModelSpec& spec, formats::Metadata& metadata) {
   metadata.set(std::string(kExpertKinds), formats::Array(kinds));
   metadata.set(std::string(kExpertWidths), formats::Array(widths));
   if (sharing) metadata.set(std::string(kExpertShared), formats::Array(owners));
+}
+
+std::vector<std::uint32_t> read_expert_checksums(const formats::ModelFile& file,
+                                                 const ModelSpec& spec) {
+  if (!spec.has_varied_experts() || !file.metadata().contains(kExpertChecksums)) return {};
+  return numbers_of(file.metadata(), kExpertChecksums,
+                    spec.experts_before(LayerId{spec.num_hidden_layers}),
+                    std::numeric_limits<std::uint32_t>::max());
+}
+
+void write_expert_checksums(std::span<const std::uint32_t> checksums, formats::Metadata& metadata) {
+  metadata.set(std::string(kExpertChecksums),
+               formats::Array(std::vector<std::uint32_t>(checksums.begin(), checksums.end())));
 }
 
 bool may_be_corrected(Role role) { return traits(role).is_matrix && role != Role::kTokenEmbedding; }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,13 @@ std::vector<std::vector<ExpertShape>> read_varied_experts(const formats::ModelFi
                                                           const ModelSpec& spec);
 /// Marks a file as extended too, in the least version that knows these experts.
 void write_varied_experts(const ModelSpec& spec, formats::Metadata& metadata);
+
+/// The checksums of the file's experts, layer after layer: CRC-32C of the packed bytes of a
+/// feed-forward expert's gate, up and down projection, one after the other; 0 for other kinds.
+/// Empty where it has none. Throws Error{kBadData} for another number of them.
+std::vector<std::uint32_t> read_expert_checksums(const formats::ModelFile& file,
+                                                 const ModelSpec& spec);
+void write_expert_checksums(std::span<const std::uint32_t> checksums, formats::Metadata& metadata);
 
 /// The factors of a matrix's correction: W + left right.
 enum class LowRankSide : std::uint8_t { kLeft, kRight };

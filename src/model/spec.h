@@ -88,6 +88,10 @@ struct ModelSpec {
   /// their own.
   std::vector<std::uint32_t> source_experts;
 
+  /// CRC-32C of the experts as the file holds them (extended_layout.h), layer after layer; empty:
+  /// unknown.
+  std::vector<std::uint32_t> expert_checksums;
+
   bool is_moe_layer(LayerId layer) const { return moe_layers[index(layer)]; }
   bool has_varied_experts() const { return !varied_experts.empty(); }
   /// Experts that the layer's router chooses from; 0 for a dense layer.

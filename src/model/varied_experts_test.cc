@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/crc32c.h"
 #include "formats/test_files.h"
 #include "model/corrected_models.h"
 #include "model/extended_layout.h"
@@ -112,6 +113,33 @@ TEST_F(VariedExperts, SizesAreWhatWasPlanned) {
   }
   EXPECT_EQ(model.tensor_bytes(), bytes);
   EXPECT_EQ(model.num_parameters(), parameters);
+}
+
+TEST_F(VariedExperts, HaveChecksumsOfTheirBytes) {
+  const Checkpoint model = Checkpoint::open(path());
+  const ModelSpec& spec = model.spec();
+  std::vector<std::uint32_t> expected;
+  for (const LayerId layer : {LayerId{0}, LayerId{1}}) {
+    for (std::uint32_t e = 0; e < spec.num_experts(layer); ++e) {
+      std::uint32_t sum = 0;
+      for (const Role role : {Role::kExpertGateProj, Role::kExpertUpProj, Role::kExpertDownProj}) {
+        const auto ref = model.find(role, layer, ExpertId{e});
+        if (!ref) continue;
+        std::vector<std::byte> bytes(ref->rows * ref->row_bytes());
+        model.read_rows(*ref, 0, ref->rows, bytes);
+        sum = crc32c(bytes, sum);
+      }
+      expected.push_back(sum);
+    }
+  }
+  EXPECT_EQ(spec.expert_checksums, expected);
+  EXPECT_EQ(spec.expert_checksums[0], 0U);  // a constant
+  EXPECT_NE(spec.expert_checksums[1], 0U);
+  EXPECT_THAT(with("winnow.experts.crc32c", {1, 2}), HasSubstr("winnow.experts.crc32c"));
+  EditableGguf without(path());
+  without.metadata.erase("winnow.experts.crc32c");
+  without.write(folder_.path() / "without.gguf");
+  EXPECT_TRUE(Checkpoint::open(folder_.path() / "without.gguf").spec().expert_checksums.empty());
 }
 
 TEST_F(VariedExperts, AreNothingForSafetensors) {

@@ -81,6 +81,8 @@ class AtomicFile {
   Bytes position() const { return {position_}; }
   void append(std::span<const std::byte> bytes);
   void append(std::string_view text);
+  /// Writes over bytes that have been appended.
+  void overwrite(std::uint64_t offset, std::string_view text);
   /// Synced, unless the file is not to outlive the process anyway.
   enum class Durability { kSynced, kScratch };
   void commit(Durability durability = Durability::kSynced);

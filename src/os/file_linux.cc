@@ -162,6 +162,19 @@ void AtomicFile::append(std::span<const std::byte> bytes) {
   append(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
 }
 
+void AtomicFile::overwrite(std::uint64_t offset, std::string_view text) {
+  WINNOW_CHECK(offset <= position_ && text.size() <= position_ - offset);
+  flush();
+  while (!text.empty()) {
+    const ssize_t count =
+        ::pwrite(fd_.value(), text.data(), text.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail_system(errno, fmt::format("{}: writing", partial_.string()));
+    text.remove_prefix(static_cast<std::size_t>(count));
+    offset += static_cast<std::uint64_t>(count);
+  }
+}
+
 void AtomicFile::flush() {
   write_all(fd_.value(), buffer_, partial_.string());
   buffer_.clear();
