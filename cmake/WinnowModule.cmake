@@ -59,7 +59,7 @@ function(winnow_remove_other_family files)
   set(${files} ${kept} PARENT_SCOPE)
 endfunction()
 
-# With CMAKE_UNITY_BUILD, sources are compiled in batches, which takes a third of the time of a build from
+# With CMAKE_UNITY_BUILD, sources are compiled in batches, which takes about half the time of a build from
 # nothing; the presets asan and tsan and .ci/run do. Names of anonymous namespaces must then differ
 # within a module's folder. Files in folders below it are extensions with the same names by design,
 # and the kernels' names depend on the instruction set: these stay on their own. Each test has a

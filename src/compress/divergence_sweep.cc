@@ -14,9 +14,6 @@ namespace {
 
 using model::Role;
 
-// Logit rows held at a time, of the unchanged and of one changed model.
-constexpr std::size_t kLogitRows = 64;
-
 class Sweep {
  public:
   Sweep(engine::LayerRunner& runner, const model::ModelSpec& spec, const WindowBatches& batches,
@@ -156,10 +153,10 @@ std::vector<double> Sweep::compare() {
   for (std::size_t b = 0; b < batches_.batches.size(); ++b) {
     std::size_t window_begin = 0;
     for (const metrics::Window* window : batches_.batches[b].windows) {
-      for (std::size_t done = 0; done < window->scored(); done += kLogitRows) {
+      for (std::size_t done = 0; done < window->scored(); done += kSweepLogitRows) {
         // Row p predicts token p + 1.
         const std::size_t first = window_begin + window->first_scored - 1 + done;
-        compare_rows({b, first, std::min(kLogitRows, window->scored() - done)}, totals);
+        compare_rows({b, first, std::min(kSweepLogitRows, window->scored() - done)}, totals);
       }
       window_begin += window->tokens.size();
       tokens += window->scored();

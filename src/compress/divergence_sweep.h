@@ -5,6 +5,7 @@
 // it changes, and only one layer's weights are in memory.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -20,6 +21,9 @@
 #include "engine/overrides.h"
 
 namespace winnow::compress {
+
+/// Logit rows held at a time, of the unchanged and of one changed model.
+inline constexpr std::size_t kSweepLogitRows = 64;
 
 /// What stands for the experts of some layers, one entry for each expert of a layer.
 using LayerSubstitutes = std::map<std::uint32_t, std::vector<engine::ExpertSubstitute>>;

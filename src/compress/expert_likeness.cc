@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "compress/output_changes.h"
+#include "compress/squared_sums.h"
 
 namespace winnow::compress {
 namespace {
@@ -31,21 +32,6 @@ std::vector<std::vector<float>> sampled_rows(const model::Checkpoint& source, Ro
     }
   }
   return all;
-}
-
-double squared_norm(std::span<const float> values) {
-  double sum = 0;
-  for (const float value : values) sum += double{value} * value;
-  return sum;
-}
-
-double squared_distance(std::span<const float> a, std::span<const float> b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    const double difference = double{a[i]} - double{b[i]};
-    sum += difference * difference;
-  }
-  return sum;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "compress/slot_experts.h"
+#include "compress/squared_sums.h"
 
 namespace winnow::compress {
 namespace {
@@ -13,15 +14,6 @@ namespace {
 double dot(std::span<const float> a, std::span<const float> b) {
   double sum = 0;
   for (std::size_t j = 0; j < a.size(); ++j) sum += double{a[j]} * double{b[j]};
-  return sum;
-}
-
-double squared_change_of(std::span<const float> a, std::span<const float> b) {
-  double sum = 0;
-  for (std::size_t j = 0; j < a.size(); ++j) {
-    const double difference = double{a[j]} - double{b[j]};
-    sum += difference * difference;
-  }
   return sum;
 }
 
@@ -61,7 +53,7 @@ void ExpertSumCollector::add_outputs(const Token& token, std::size_t choice) {
   ++sums.tokens;
   sums.squared_weights += square;
   sums.squared_outputs += square * gram_[choice * token.outputs.size() + choice];
-  sums.squared_residuals += square * squared_change_of(output, token.input);
+  sums.squared_residuals += square * squared_distance(output, token.input);
   float largest = 0;
   for (std::size_t j = 0; j < output.size(); ++j) {
     sums.outputs[j] += square * double{output[j]};

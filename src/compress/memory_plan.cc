@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "compress/correction.h"
+#include "compress/divergence_sweep.h"
 #include "compress/expert_refinement.h"
 #include "compress/knapsack.h"
 #include "compress/layer_hessians.h"
@@ -25,7 +26,6 @@ constexpr std::uint64_t kStretchBytesPerWeight = 12;
 // Per element of a Hessian under work: dense f32 of both texts, two damped forms of 8 bytes, and
 // three f64 matrices while one is factored.
 constexpr std::uint64_t kBytesPerHessianElement = 48;
-constexpr std::uint64_t kSweptLogitRows = 64;
 
 std::uint64_t square(std::uint64_t x) { return x * x; }
 
@@ -139,7 +139,7 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
   if (text == nullptr) return needs;
   const std::size_t longest = longest_window(*text);
   const std::size_t tokens = std::max(MemoryPlan::kBatchTokens, longest);
-  needs.fixed += 2 * kSweptLogitRows * spec.vocab_size * sizeof(float);
+  needs.fixed += 2 * kSweepLogitRows * spec.vocab_size * sizeof(float);
   needs.batch = engine::LayerRunner::activations(spec, tokens, longest).value +
                 2 * std::uint64_t{tokens} * spec.hidden_size * sizeof(float);
   needs.states = 2 * (tokens_of(text->calibration) + tokens_of(text->held_out)) * spec.hidden_size *

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "compress/correction.h"
+#include "compress/squared_sums.h"
 #include "model/exporter.h"
 
 namespace winnow::compress {
@@ -37,12 +38,6 @@ double weighted_error(std::span<const float> original, const quant::PackedMatrix
   double total = 0;
   for (const double error : row_errors) total += error;
   return total;
-}
-
-double squared_norm_of(std::span<const float> weights) {
-  double sum = 0;
-  for (const float weight : weights) sum += double{weight} * weight;
-  return sum;
 }
 
 }  // namespace
@@ -148,7 +143,7 @@ PackedGroup pack_group(const model::Checkpoint& checkpoint, const TensorGroup& g
       const std::span<std::byte> out(begin + row * row_bytes, count * row_bytes);
       model::encode_rows(codec, weights, count, ref.cols, importance, out, pool, encode);
       result.error += weighted_error(weights, {&codec, out.data(), count, ref.cols}, sums, pool);
-      if (moments == nullptr) norm += squared_norm_of(weights);
+      if (moments == nullptr) norm += squared_norm(weights);
     }
   }
   const double divisor = moments == nullptr ? norm : tokens;

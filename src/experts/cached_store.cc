@@ -451,8 +451,8 @@ void CachedStore::take(const os::ReadResult& result) {
   update_lock(key, expert);
 }
 
-/// At the first read: what was good then was not damaged on the way to the disk, and checking every
-/// read would cost a tenth of a fast disk's time.
+/// Once for each expert: it tells a damaged copy of the file, and later reads stay as fast as they
+/// are.
 void CachedStore::check_bytes(ExpertKey key, Entry& expert) {
   const auto& location = std::get<ExpertLocation>(catalogue_[index(key.layer)][index(key.expert)]);
   if (!location.crc32c) return;

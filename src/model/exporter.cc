@@ -81,10 +81,9 @@ void copy_general_keys(const Checkpoint& source, formats::Metadata& metadata) {
   }
 }
 
-/// checksums: of the experts where they vary; else unused.
+/// Without the checksums of experts that vary: zeros stand for them.
 formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& options,
-                                std::span<const ExportTensor> plan,
-                                std::span<const std::uint32_t> checksums) {
+                                std::span<const ExportTensor> plan) {
   const ExportExperts experts = exported_experts(source, options);
   const ModelSpec spec = spec_with(source.spec(), experts);
   formats::Metadata metadata("output");
@@ -107,7 +106,8 @@ formats::Metadata gguf_metadata(const Checkpoint& source, const ExportOptions& o
                                      [](const ExportTensor& t) { return t.factor.has_value(); });
   if (!experts.empty()) {
     write_varied_experts(spec, metadata);
-    write_expert_checksums(checksums, metadata);
+    const std::size_t count = spec.experts_before(LayerId{spec.num_hidden_layers});
+    write_expert_checksums(std::vector<std::uint32_t>(count), metadata);
   } else if (corrected) {
     write_extended_layout(metadata, 1);
   }
@@ -400,9 +400,7 @@ Bytes planned_bytes(std::span<const ExportTensor> plan) {
 
 Bytes planned_file_size(const Checkpoint& source, const ExportOptions& options) {
   const std::vector<ExportTensor> plan = plan_export(source, options);
-  const ExpertChecksums unknown(spec_with(source.spec(), exported_experts(source, options)));
-  return formats::gguf_file_size(gguf_metadata(source, options, plan, unknown.values()),
-                                 planned_tensors(plan));
+  return formats::gguf_file_size(gguf_metadata(source, options, plan), planned_tensors(plan));
 }
 
 namespace {
@@ -451,11 +449,12 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
   std::vector<formats::PlannedTensor> planned = planned_tensors(plan);
   const ExportExperts experts = exported_experts(source, options);
   ExpertChecksums checksums(spec_with(source.spec(), experts));
-  const auto metadata = [&] { return gguf_metadata(source, options, plan, checksums.values()); };
-  const auto writer = options.format == OutputFormat::kGguf
-                          ? formats::write_gguf(path, metadata(), std::move(planned))
-                          : formats::write_safetensors(path, std::move(planned),
-                                                       {.sidecars = sidecars(source, options)});
+  const bool is_gguf = options.format == OutputFormat::kGguf;
+  formats::Metadata metadata =
+      is_gguf ? gguf_metadata(source, options, plan) : formats::Metadata("output");
+  const auto writer = is_gguf ? formats::write_gguf(path, metadata, std::move(planned))
+                              : formats::write_safetensors(path, std::move(planned),
+                                                           {.sidecars = sidecars(source, options)});
   const std::uint64_t total = planned_bytes(plan).value;
   std::uint64_t done = 0;
   const auto write = [&](const ExportTensor& tensor, ExpertId part) {
@@ -477,7 +476,10 @@ void export_model(const Checkpoint& source, const std::filesystem::path& path,
       write(tensor, ExpertId{tensor.first_part + part});
     }
   }
-  if (!experts.empty()) writer->replace_metadata(metadata());
+  if (!experts.empty()) {
+    write_expert_checksums(checksums.values(), metadata);
+    writer->replace_metadata(metadata);
+  }
   writer->finish();
 }
 

@@ -12,12 +12,10 @@
 #include "base/error.h"
 #include "base/units.h"
 #include "os/aligned_buffer.h"
+#include "os/pages.h"
 
 namespace winnow::os {
 namespace {
-
-constexpr std::size_t kPage = 4096;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 [[noreturn]] void fail_without_memory(std::size_t bytes) {
   fail(ErrorCode::kSystem, "the system has no {} of memory left", format_bytes({bytes}));

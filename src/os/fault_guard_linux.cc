@@ -3,6 +3,7 @@
 // The handler may run at any instruction of any thread, so it only walks a list of atomics and
 // makes one system call.
 #include "os/fault_guard.h"
+#include "os/pages.h"
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -14,8 +15,6 @@
 
 namespace winnow::os {
 namespace {
-
-constexpr std::uintptr_t kFaultPage = 4096;
 
 /// A signal's handler belongs to the process, so there is one of these.
 struct Registry {
@@ -39,7 +38,7 @@ bool fill_with_zeros(std::uintptr_t address) {
     if (range->end.load(std::memory_order_acquire) != end) continue;
     if (address < begin || address >= end) continue;
     range->faulted.store(true, std::memory_order_release);
-    const std::uintptr_t page = address / kFaultPage * kFaultPage;
+    const std::uintptr_t page = address / kPage * kPage;
     // NOLINTNEXTLINE(performance-no-int-to-ptr): an address from the kernel
     void* const place = reinterpret_cast<void*>(page);
     return ::mmap(place, end - page, PROT_READ,

@@ -4,6 +4,7 @@
 // while the kernel holds the address space: no reader finds a gap, and 2 MiB pages stay whole
 // because source and target are aligned alike.
 #include "os/mapped_file.h"
+#include "os/pages.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -20,26 +21,21 @@
 namespace winnow::os {
 namespace {
 
-constexpr std::size_t kMappedPage = 4096;
-constexpr std::size_t kMappedHugePage = std::size_t{2} << 20;
 // Read at a time while a piece is copied, between two looks at `stop`.
 constexpr std::size_t kReadBytes = std::size_t{4} << 20;
 
-std::size_t whole_pages(std::size_t bytes) {
-  return (bytes + kMappedPage - 1) / kMappedPage * kMappedPage;
-}
+std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 std::byte* align_to_huge_page(void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
-  return static_cast<std::byte*>(address) +
-         (kMappedHugePage - value % kMappedHugePage) % kMappedHugePage;
+  return static_cast<std::byte*>(address) + (kHugePage - value % kHugePage) % kHugePage;
 }
 
 /// Anonymous memory that becomes a piece of the file; what has not been moved away is unmapped.
 class PieceBuffer {
  public:
   explicit PieceBuffer(std::size_t bytes) : bytes_(bytes) {
-    mapping_ = ::mmap(nullptr, bytes + kMappedHugePage, PROT_READ | PROT_WRITE,
+    mapping_ = ::mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (!valid()) return;
     data_ = align_to_huge_page(mapping_);
@@ -52,12 +48,12 @@ class PieceBuffer {
     if (!valid()) return;
     auto* const begin = static_cast<std::byte*>(mapping_);
     if (!moved_) {
-      (void)::munmap(begin, bytes_ + kMappedHugePage);
+      (void)::munmap(begin, bytes_ + kHugePage);
       return;
     }
     const auto before = static_cast<std::size_t>(data_ - begin);
     if (before != 0) (void)::munmap(begin, before);
-    if (before != kMappedHugePage) (void)::munmap(data_ + bytes_, kMappedHugePage - before);
+    if (before != kHugePage) (void)::munmap(data_ + bytes_, kHugePage - before);
   }
 
   bool valid() const { return mapping_ != MAP_FAILED; }
@@ -96,9 +92,8 @@ MappedFile::MappedFile(const RandomAccessFile& file, std::uint64_t size)
   }
   modified_seconds_ = status.st_mtim.tv_sec;
   modified_nanoseconds_ = status.st_mtim.tv_nsec;
-  const auto reserved =
-      checked_add(size_, kMappedPage + kMappedHugePage);  // room to move the beginning
-  WINNOW_CHECK(reserved.has_value());                     // off_t is smaller
+  const auto reserved = checked_add(size_, kPage + kHugePage);  // room to move the beginning
+  WINNOW_CHECK(reserved.has_value());                           // off_t is smaller
   reserved_bytes_ = *reserved;
   reserved_ = ::mmap(nullptr, reserved_bytes_, PROT_NONE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

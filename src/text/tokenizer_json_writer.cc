@@ -14,10 +14,6 @@ namespace winnow::text {
 
 namespace {
 
-bool is_added(TokenType type) {
-  return type == TokenType::kControl || type == TokenType::kUserDefined;
-}
-
 /// Adds a member without the search for an equal key, which would be O(n) each time.
 void append(Json& object, std::string key, Json value) {
   auto& members = object.get_ref<Json::object_t&>();

@@ -15,10 +15,6 @@ namespace winnow::text {
 
 namespace {
 
-bool is_added_type(TokenType type) {
-  return type == TokenType::kControl || type == TokenType::kUserDefined;
-}
-
 void check_kind(const TokenizerSpec& spec, std::string_view name) {
   if (spec.model != "gpt2") {
     fail_data("{}: tokenizer model '{}' is not supported; expected 'gpt2' (byte-level BPE)", name,
@@ -37,7 +33,7 @@ void check_token(const TokenizerSpec& spec, std::size_t i, std::string_view name
     fail_data("{}: token {} has type {}; expected 1 to 6", name, i, static_cast<int>(type));
   }
   if (valid_prefix(text) != text.size()) fail_data("{}: token {} is not valid UTF-8", name, i);
-  if (is_added_type(type) && text.size() > kLongestAddedToken) {
+  if (is_added(type) && text.size() > kLongestAddedToken) {
     fail_data("{}: added token {} has {} bytes; at most {} are supported", name, i, text.size(),
               kLongestAddedToken);
   }
@@ -81,7 +77,7 @@ void check_normalized(const TokenizerSpec& spec, std::string_view name) {
   const std::vector<TokenId>& ids = spec.normalized_added_tokens;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (!is_in_vocabulary(spec, ids[i]) ||
-        !is_added_type(spec.token_types[static_cast<std::size_t>(index(ids[i]))]) ||
+        !is_added(spec.token_types[static_cast<std::size_t>(index(ids[i]))]) ||
         (i > 0 && ids[i] <= ids[i - 1])) {
       fail_data("{}: normalized added token {} is not an added token, or not in ascending order",
                 name, index(ids[i]));

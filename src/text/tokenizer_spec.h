@@ -26,6 +26,11 @@ enum class TokenType : std::uint8_t {
   kByte,         ///< plain text, never matched; not used by byte-level models
 };
 
+/// Whether tokens of this type are matched before the text is split.
+inline bool is_added(TokenType type) {
+  return type == TokenType::kControl || type == TokenType::kUserDefined;
+}
+
 /// All of a tokenizer. `check_spec` says what makes one consistent.
 struct TokenizerSpec {
   std::string model;                   ///< "gpt2": byte-level BPE, by its GGUF name
