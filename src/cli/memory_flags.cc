@@ -8,6 +8,7 @@
 #include "cli/loading.h"
 #include "cli/options.h"
 #include "experts/cache_policy.h"
+#include "experts/route_predictor.h"
 #include "os/disk_rate.h"
 #include "os/memory.h"
 #include "os/page_cache.h"
@@ -17,8 +18,6 @@ namespace winnow::cli {
 namespace {
 
 constexpr std::string_view kAutomatic = "auto";
-// Every policy by recency misses always when the experts of one token do not fit.
-constexpr std::string_view kPolicyBelowCycle = "random-subset";
 
 /// What `auto` leaves to others: a sixteenth of what is there, at most so much.
 constexpr std::uint64_t kMostFloor = std::uint64_t{512} << 20;
@@ -117,8 +116,8 @@ CLI::Option* add_memory(CLI::App& app, MemoryFlags& flags) {
   add_choice(
       app,
       {"--cache-policy", "",
-       "which experts leave memory first; 'auto' keeps those used last and most, or, below what "
-       "one token uses, always the same"},
+       "which experts leave memory first; 'auto' is 'adaptive', which simulates others and takes "
+       "the one that would have missed least lately"},
       policies, flags.policy);
   flags.io = kAutomatic;
   add_choice(
@@ -127,6 +126,23 @@ CLI::Option* add_memory(CLI::App& app, MemoryFlags& flags) {
        "how experts are read: by io_uring, by threads, or by threads through the page cache; "
        "'auto' takes the first that the system allows"},
       {"auto", "uring", "threads", "buffered"}, flags.io);
+  flags.prefetch = kAutomatic;
+  add_choice(app,
+             {"--prefetch", "",
+              "whether experts that are likely to be needed by the next layer are read early: "
+              "'auto' predicts now and then and reads while that saves time, as it does on a disk "
+              "with time to spare; 'always' reads all that is predicted"},
+             {"auto", "always", "off"}, flags.prefetch);
+  std::vector<std::string> predictors;
+  for (const experts::PredictorEntry* predictor : experts::route_predictors()) {
+    predictors.emplace_back(predictor->name);
+  }
+  flags.predictor = predictors.front();
+  add_choice(app,
+             {"--predictor", "",
+              "what is predicted from: the next layer's router on the present state, what the same "
+              "token used before (in the first layers), or what this text used most"},
+             predictors, flags.predictor);
   return memory;
 }
 
@@ -154,6 +170,15 @@ experts::CacheOptions cache_options(const MemoryFlags& flags) {
   return options;
 }
 
+experts::PrefetchOptions prefetch_options(const MemoryFlags& flags) {
+  using Mode = experts::PrefetchOptions::Mode;
+  experts::PrefetchOptions options;
+  options.predictor = flags.predictor;
+  if (flags.prefetch == "always") options.mode = Mode::kAlways;
+  if (flags.prefetch == "off") options.mode = Mode::kOff;
+  return options;
+}
+
 std::optional<engine::MemoryPlan> plan_within(const MemoryFlags& flags,
                                               const model::Checkpoint& checkpoint,
                                               engine::MemoryNeeds needs,
@@ -175,9 +200,7 @@ std::optional<engine::MemoryPlan> plan_within(const MemoryFlags& flags,
   if (!plan) return std::nullopt;
   for (const auto& file : checkpoint.file().files()) os::drop_from_page_cache(*file);
   options.expert_cache = cache_options(flags);
-  if (flags.policy == kAutomatic && plan->below_cycle()) {
-    options.expert_cache->policy = kPolicyBelowCycle;
-  }
+  options.prefetch = prefetch_options(flags);
   options = engine::within(*plan, options);
   describe(*plan, log);
   return plan;
@@ -205,6 +228,28 @@ Json to_json(const experts::CacheStatistics& statistics) {
   out["bytes_read"] = statistics.bytes_read;
   out["stall_seconds"] = statistics.stall_seconds;
   out["hit_rate"] = statistics.hit_rate();
+  return out;
+}
+
+Json to_json(const experts::PrefetchStatistics& statistics) {
+  Json out;
+  out["read"] = statistics.read;
+  out["useful"] = statistics.useful;
+  out["named"] = statistics.named;
+  out["named_right"] = statistics.named_right;
+  Json recall = Json::array();
+  Json twice = Json::array();
+  for (const auto& layer : statistics.layers) {
+    const auto share = [&](std::uint64_t found) {
+      return layer.chosen == 0
+                 ? Json(nullptr)
+                 : Json(static_cast<double>(found) / static_cast<double>(layer.chosen));
+    };
+    recall.push_back(share(layer.among_k));
+    twice.push_back(share(layer.among_twice));
+  }
+  out["recall"] = std::move(recall);
+  out["recall_twice"] = std::move(twice);
   return out;
 }
 

@@ -33,11 +33,13 @@ MemoryLimit parse_memory_limit(std::string_view text, std::string_view what);
 
 struct MemoryFlags {
   std::optional<MemoryLimit> limit;
-  std::string policy;  ///< of experts::cache_policies(), or "auto"
-  std::string io;      ///< "auto", "uring", "threads" or "buffered"
+  std::string policy;     ///< of experts::cache_policies(), or "auto"
+  std::string io;         ///< "auto", "uring", "threads" or "buffered"
+  std::string prefetch;   ///< "auto", "always" or "off"
+  std::string predictor;  ///< of experts::route_predictors()
 };
 
-/// --memory, --cache-policy, --io. The result is --memory's.
+/// --memory, --cache-policy, --io, --prefetch, --predictor. The result is --memory's.
 CLI::Option* add_memory(CLI::App& app, MemoryFlags& flags);
 
 /// The bytes that a limit stands for in a process that holds `process` by now. Throws
@@ -46,6 +48,9 @@ Bytes bytes_of(const MemoryLimit& limit, Bytes process);
 
 /// How experts are read: `io` and the policy of the flags.
 experts::CacheOptions cache_options(const MemoryFlags& flags);
+
+/// Whose experts are read before they are asked for.
+experts::PrefetchOptions prefetch_options(const MemoryFlags& flags);
 
 /// Plans the memory and sets `options` to it, where a limit was given, or where the system has less
 /// than the model takes; else nothing. `needs.process` is what has been promised to others so far,
@@ -67,5 +72,8 @@ double measure_expert_reads(const engine::MemoryPlan& plan, const model::Checkpo
 Json to_json(const experts::CacheStatistics& statistics);
 /// The same in a line.
 std::string to_text(const experts::CacheStatistics& statistics);
+/// Keys `read`, `useful`, `named`, `named_right`, `recall` and `recall_twice` (by layer; null where
+/// nothing was predicted).
+Json to_json(const experts::PrefetchStatistics& statistics);
 
 }  // namespace winnow::cli

@@ -135,6 +135,7 @@ Json to_json(const SpeedReport& report) {
     out["memory_budget"] = report.memory->plan.budget.value;
     out["expert_cache"] = cli::to_json(report.memory->cache);
     out["disk_bandwidth"] = report.memory->disk_rate;
+    if (report.memory->prefetch) out["prefetch"] = cli::to_json(*report.memory->prefetch);
   }
   if (report.prefill_ops && report.decode_ops) {
     out["ops"] = {{"prefill", to_json(*report.prefill_ops)},

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "engine/memory_plan.h"
 #include "engine/op_profile.h"
+#include "experts/prefetcher.h"
 #include "experts/store.h"
 
 namespace winnow::cli {
@@ -55,6 +56,7 @@ struct MemoryReport {
   engine::MemoryPlan plan;
   experts::CacheStatistics cache;  ///< of the timed decoding; empty when all experts are held
   double disk_rate = 0;            ///< bytes per second of reads as long as an expert
+  std::optional<experts::PrefetchStatistics> prefetch;  ///< of everything that was run
 };
 
 struct SpeedReport {

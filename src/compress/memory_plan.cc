@@ -133,7 +133,7 @@ Needs needs_of(const model::Checkpoint& source, std::span<const TensorGroup> gro
     }
   }
   Needs needs;
-  needs.fixed = os::peak_resident_bytes() + kSlack + 2 * weights +
+  needs.fixed = os::resident_memory().value + kSlack + 2 * weights +
                 stretch * kStretchBytesPerWeight + fitting +
                 kBytesPerHessianElement * square(widest) + narrowing_bytes(source, groups);
   if (text == nullptr) return needs;

@@ -12,6 +12,7 @@
 #include "engine/blocks/moe_ffn.h"
 #include "engine/linear.h"
 #include "engine/weights.h"
+#include "experts/catalogue.h"
 #include "experts/store.h"
 #include "os/mapped_files.h"
 
@@ -45,6 +46,18 @@ std::unique_ptr<experts::ExpertStore> make_store(const model::ModelSpec& spec,
   return experts::make_cached_store(catalogue, cache);
 }
 
+/// Null where nothing is read while running, or nothing may be guessed.
+std::unique_ptr<experts::Prefetcher> make_prefetcher(const model::ModelSpec& spec,
+                                                     const experts::ExpertCatalogue& catalogue,
+                                                     const EngineOptions& options,
+                                                     experts::ExpertStore& store) {
+  if (!options.expert_cache || options.prefetch.mode == experts::PrefetchOptions::Mode::kOff) {
+    return nullptr;
+  }
+  return std::make_unique<experts::Prefetcher>(store, experts::shape_of(catalogue, spec.moe.top_k),
+                                               options.prefetch);
+}
+
 void require_finite(tensor::MatrixView<const float> hidden) {
   for (std::size_t t = 0; t < hidden.rows; ++t) {
     for (const float value : hidden.row(t)) {
@@ -72,6 +85,7 @@ class Engine::State {
         moe(spec) {
     const experts::ExpertCatalogue catalogue = catalogue_experts(checkpoint);
     store = make_store(spec, catalogue, options, mapped.get());
+    prefetcher = make_prefetcher(spec, catalogue, options, *store);
     const std::size_t bytes = std::max(weights.scratch_bytes(), engine::scratch_bytes(catalogue));
     for (unsigned worker = 0; worker < pool.size(); ++worker) {
       scratch.emplace_back(std::max<std::size_t>(bytes, 64));
@@ -79,6 +93,8 @@ class Engine::State {
   }
 
   void embed(std::span<const SequenceInput> sequences);
+  /// Tells those who look at routes what is run.
+  void announce(std::span<const SequenceInput> sequences, std::size_t tokens);
   void run_layer(LayerId layer, std::span<const SequenceRows> rows, Observer* observer);
   /// Whether the output of the last block has yet to be added to the residual.
   enum class Residual { kAsIs, kAddBlock };
@@ -97,7 +113,8 @@ class Engine::State {
             profile,
             inner_editor,
             policy.active() ? &policy : nullptr,
-            expert_use};
+            expert_use,
+            predicts ? prefetcher.get() : nullptr};
   }
 
   const model::ModelSpec spec;
@@ -107,10 +124,12 @@ class Engine::State {
   const std::unique_ptr<os::MappedFiles> mapped;  // null when the weights are copied
   DenseWeights weights;
   std::unique_ptr<experts::ExpertStore> store;
+  std::unique_ptr<experts::Prefetcher> prefetcher;  // null: nothing is guessed; uses the store
   std::vector<os::AlignedBuffer> scratch;
   WeightOverrides overrides;
   OpProfile* profile = nullptr;
   InnerEditor* inner_editor = nullptr;
+  bool predicts = false;  // in this pass
   RoutingPolicy policy;
   ExpertUse* expert_use = nullptr;
   Attention attention;
@@ -135,6 +154,24 @@ void Engine::State::embed(std::span<const SequenceInput> sequences) {
       embedding.codec->decode(embedding.row(id), embedding.cols / embedding.codec->block_size,
                               residual.row(row++).data());
     }
+  }
+}
+
+void Engine::State::announce(std::span<const SequenceInput> sequences, std::size_t tokens) {
+  const bool begins =
+      std::any_of(sequences.begin(), sequences.end(),
+                  [](const SequenceInput& sequence) { return sequence.cache->length() == 0; });
+  if (begins) store->begin_sequence();
+  predicts = prefetcher != nullptr && tokens == 1;
+  if (prefetcher == nullptr) return;
+  if (begins) prefetcher->begin_sequence();
+  if (!predicts) return;
+  prefetcher->begin_pass(sequences.front().tokens.front());
+  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    if (!spec.is_moe_layer(LayerId{layer})) continue;
+    const std::size_t experts = weights.matrix(overrides, Role::kRouter, LayerId{layer}).rows;
+    prefetcher->look_ahead(LayerId{layer}, experts, nullptr);
+    break;
   }
 }
 
@@ -178,6 +215,10 @@ os::ThreadPool& Engine::pool() { return state_->pool; }
 Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->store->memory(); }
 
 const experts::CacheStatistics* Engine::expert_cache() const { return state_->store->statistics(); }
+
+const experts::PrefetchStatistics* Engine::prefetch() const {
+  return state_->prefetcher == nullptr ? nullptr : &state_->prefetcher->statistics();
+}
 
 void Engine::settle() const {
   if (state_->mapped == nullptr) return;
@@ -229,6 +270,7 @@ tensor::MatrixView<const float> Engine::forward(std::span<const SequenceInput> s
     matrix->reshape(tokens, state.spec.hidden_size);
   }
   state.embed(sequences);
+  state.announce(sequences, tokens);
   state.attention.begin(state.compute(), rows);
   for (std::uint32_t layer = 0; layer < state.spec.num_hidden_layers; ++layer) {
     state.run_layer(LayerId{layer}, rows, observer);

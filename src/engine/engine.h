@@ -19,6 +19,7 @@
 #include "engine/op_profile.h"
 #include "engine/routing_policy.h"
 #include "experts/cached_store.h"
+#include "experts/prefetcher.h"
 #include "kernels/kernels.h"
 #include "model/checkpoint.h"
 #include "os/thread_pool.h"
@@ -47,6 +48,7 @@ struct EngineOptions {
   /// Experts are read into so much memory when they are asked for (`top_k` is the model's); the
   /// numbers are the same. Nothing: all are held. Only for weights that are copied.
   std::optional<experts::CacheOptions> expert_cache{};
+  experts::PrefetchOptions prefetch{};  ///< of an expert cache
 };
 
 /// A stretch of tokens of one sequence, which continues where its cache ends.
@@ -74,6 +76,8 @@ class Engine {
   Bytes weight_memory() const;
   /// What reading experts has come to; null: all are held.
   const experts::CacheStatistics* expert_cache() const;
+  /// What predicting experts has come to; null: nothing is predicted.
+  const experts::PrefetchStatistics* prefetch() const;
   /// Does what is left of background work on the weights, so that speed is steady from here on.
   void settle() const;
 

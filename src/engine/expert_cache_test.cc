@@ -62,6 +62,25 @@ void expect_same_bits(const Checkpoint& checkpoint) {
   }
 }
 
+/// Whatever is read early on a guess.
+void expect_same_bits_with_guesses(const Checkpoint& checkpoint) {
+  using Mode = experts::PrefetchOptions::Mode;
+  const experts::SlotLayout layout(catalogue_experts(checkpoint));
+  const std::uint64_t least = layout.minimum(checkpoint.spec().moe.top_k).value;
+  const auto expected = logits_of(checkpoint, {.threads = 2});
+  for (const experts::PredictorEntry* predictor : experts::route_predictors()) {
+    for (const std::uint64_t slots : {least, (least + layout.all().value) / 2}) {
+      for (const Mode mode : {Mode::kAuto, Mode::kAlways}) {
+        experts::CacheOptions cache;
+        cache.slots = {slots};
+        const EngineOptions options{
+            .threads = 2, .expert_cache = cache, .prefetch = {mode, std::string(predictor->name)}};
+        EXPECT_EQ(logits_of(checkpoint, options), expected) << predictor->name << ", " << slots;
+      }
+    }
+  }
+}
+
 class ExpertCache : public ::testing::TestWithParam<std::string> {
  protected:
   Checkpoint written(const std::vector<std::vector<model::ExportExpert>>& experts,
@@ -82,10 +101,42 @@ INSTANTIATE_TEST_SUITE_P(Models, ExpertCache, ::testing::Values("plain", "odd-si
                            return model.param == "plain" ? "Plain" : "OddSizes";
                          });
 
-TEST_P(ExpertCache, GivesTheBitsOfResidentStacks) { expect_same_bits(source_); }
+TEST_P(ExpertCache, GivesTheBitsOfResidentStacks) {
+  expect_same_bits(source_);
+  expect_same_bits_with_guesses(source_);
+}
+
+TEST_P(ExpertCache, PredictsTokensOneByOneAndCountsWhatItNamed) {
+  experts::CacheOptions cache;
+  cache.slots = experts::SlotLayout(catalogue_experts(source_)).all();
+  Log log;
+  Engine engine(source_,
+                {.threads = 1,
+                 .expert_cache = cache,
+                 .prefetch = {experts::PrefetchOptions::Mode::kAlways, "next-router"}},
+                log);
+  KvCache kv = engine.make_cache(64);
+  const std::vector<TokenId> prompt = {TokenId{3}, TokenId{77}, TokenId{5}};
+  (void)engine.next_logits(kv, prompt);
+  const experts::PrefetchStatistics& statistics = *engine.prefetch();
+  EXPECT_EQ(statistics.read, 0U) << "a prompt needs most experts anyway";
+  for (std::int32_t token = 0; token < 20; ++token) {
+    const TokenId id{token};
+    (void)engine.next_logits(kv, std::span(&id, 1));
+  }
+  const std::uint32_t last = source_.spec().num_hidden_layers - 1;
+  const auto& recall = statistics.layers[last];
+  EXPECT_EQ(recall.chosen, std::uint64_t{20} * source_.spec().moe.top_k);
+  EXPECT_LE(recall.among_k, recall.among_twice);
+  EXPECT_LE(recall.among_twice, recall.chosen);
+  EXPECT_GT(recall.among_twice, 0U);
+  EXPECT_EQ(statistics.layers[0].chosen, 0U);
+}
 
 TEST_P(ExpertCache, GivesTheBitsOfResidentExpertsOfEveryKind) {
-  expect_same_bits(written(model::testing::every_kind(source_.spec()), "F32"));
+  const Checkpoint checkpoint = written(model::testing::every_kind(source_.spec()), "F32");
+  expect_same_bits(checkpoint);
+  expect_same_bits_with_guesses(checkpoint);
 }
 
 TEST_P(ExpertCache, GivesTheBitsOfResidentExpertsThatShareMatrices) {

@@ -11,6 +11,7 @@
 #include "engine/op_profile.h"
 #include "engine/overrides.h"
 #include "engine/routing_policy.h"
+#include "experts/prefetcher.h"
 #include "kernels/kernels.h"
 #include "os/aligned_buffer.h"
 #include "os/thread_pool.h"
@@ -30,6 +31,7 @@ struct Compute {
   InnerEditor* inner_editor = nullptr;    ///< likewise; see Engine::set_inner_editor
   const RoutingPolicy* policy = nullptr;  ///< null: the model's own routes; checked
   ExpertUse* expert_use = nullptr;        ///< likewise; see Engine::count_experts
+  experts::Prefetcher* prefetcher = nullptr;  ///< only in passes of one token
 };
 
 /// Activations of some tokens as a matrix takes them: f32 for float codecs, codes for the others.

@@ -10,38 +10,15 @@
 #include <utility>
 
 #include "base/error.h"
+#include "experts/cache_entry.h"
 #include "experts/cache_policy.h"
+#include "experts/catalogue.h"
+#include "experts/read_rate.h"
 #include "experts/slot_layout.h"
 #include "os/aligned_buffer.h"
 
 namespace winnow::experts {
 namespace {
-
-enum class Presence : std::uint8_t { kAbsent, kOnItsWay, kResident, kFailed };
-
-/// An expert with matrices of its own.
-struct Entry {
-  Presence presence = Presence::kAbsent;
-  std::uint32_t slot_class = 0;
-  std::uint32_t reads_left = 0;
-  std::uint32_t waiting = 0;  ///< batches that have yet to hand it out
-  std::uint32_t pins = 0;     ///< handed out
-  std::byte* slot = nullptr;  ///< while on its way or resident
-  std::uint64_t arrived = 0;  ///< a number that grows with each arrival
-  std::exception_ptr error;   ///< while failed, for those who wait
-  bool checked = false;       ///< its bytes have once been those that the file's checksum is of
-
-  bool in_use() const { return waiting + pins != 0 || presence == Presence::kOnItsWay; }
-};
-
-/// The slots of one size, and who leaves when there are too few.
-struct SlotPool {
-  std::vector<std::byte*> free;
-  std::unique_ptr<CachePolicy> policy;
-  KeySet locked;
-  std::size_t slots = 0;
-  std::size_t pins = 0;  ///< slots that callers hold
-};
 
 class CachedBatch;
 
@@ -55,15 +32,22 @@ class CachedStore final : public ExpertStore, public PinOwner {
   }
   std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
                                  Priority priority) override;
+  void begin_sequence() override {
+    for (SlotPool& pool : pools_) pool.policy->begin_sequence();
+  }
   Bytes memory() const override { return {arena_.size() + constant_bytes_}; }
+  Bytes absent_bytes(LayerId layer, ExpertId expert) const override;
+  double read_rate() const override { return read_rate_.bytes_per_second(); }
   const CacheStatistics* statistics() const override { return &statistics_; }
   void unpin(std::uint64_t pin) noexcept override;
 
   // For batches.
-  /// The expert whose bytes are used; nothing when there are none.
-  std::optional<ExpertKey> owner_of(ExpertKey key) const;
-  /// The form of an expert without bytes.
-  ExpertForm form_without_bytes(ExpertKey key) const;
+  std::optional<ExpertKey> owner_of(ExpertKey key) const {
+    return experts::owner_of(catalogue_, key);
+  }
+  ExpertForm form_without_bytes(ExpertKey key) const {
+    return experts::form_without_bytes(catalogue_, key);
+  }
   Entry& entry(ExpertKey key) { return entries_[index(key.layer)][index(key.expert)]; }
   SlotPool& pool_of(const Entry& entry) { return pools_[entry.slot_class]; }
   void begin_waiting(ExpertKey key);
@@ -74,6 +58,8 @@ class CachedStore final : public ExpertStore, public PinOwner {
   void submit(std::span<const os::AsyncRead> reads, Priority priority);
   /// An expert that was perhaps only a guess is needed now.
   void hurry(ExpertKey key) { reader_->promote(shape_.number(key)); }
+  /// Nobody wants what was only a guess: it is absent again if its reads have not begun.
+  void drop_guess(ExpertKey key);
   /// Takes what has arrived.
   void collect();
   /// The same, after waiting for something to arrive. False when nothing is on its way.
@@ -81,10 +67,9 @@ class CachedStore final : public ExpertStore, public PinOwner {
 
  private:
   void make_entries(std::span<const SlotClass> classes);
-  void make_pools(std::span<const SlotClass> classes, const CacheOptions& options);
   void announce(LayerId layer, std::span<const ExpertKey> keys);
   /// Why the next request reads this expert.
-  Origin origin_of(ExpertId expert, Priority priority) const;
+  Origin origin_of(ExpertId expert) const;
   std::vector<ExpertKey> keys_of(LayerId layer, std::span<const ExpertId> experts) const;
   void take(const os::ReadResult& result);
   void check_bytes(ExpertKey key, Entry& expert);
@@ -93,12 +78,14 @@ class CachedStore final : public ExpertStore, public PinOwner {
 
   const ExpertCatalogue catalogue_;
   const SlotLayout layout_;
-  CacheShape shape_;
+  const CacheShape shape_;
   std::vector<std::vector<Entry>> entries_;
   std::vector<SlotPool> pools_;
   std::uint64_t constant_bytes_ = 0;
   std::uint64_t arrivals_ = 0;
   std::size_t reads_under_way_ = 0;
+  bool waiting_ = false;  // for the reader
+  ReadRate read_rate_;
   std::optional<LayerId> last_layer_;                    // that was asked for
   std::optional<std::vector<ExpertId>> expected_again_;  // of the next request
   CacheStatistics statistics_;
@@ -109,7 +96,7 @@ class CachedStore final : public ExpertStore, public PinOwner {
 /// Hands out what it waits for. Everything is the store's but the lists of names.
 class CachedBatch final : public Batch {
  public:
-  CachedBatch(CachedStore& store, Priority priority) : store_(store), priority_(priority) {}
+  explicit CachedBatch(CachedStore& store) : store_(store) {}
   ~CachedBatch() override {
     for (const Wanted& wanted : waiting_) store_.stop_waiting(wanted.key);
   }
@@ -130,10 +117,32 @@ class CachedBatch final : public Batch {
   bool holds_too_much(const Wanted& wanted) const;
 
   CachedStore& store_;
-  Priority priority_;
   std::vector<ExpertKey> without_bytes_;
   std::vector<Wanted> waiting_;  // resident, failed or on their way
   std::vector<Wanted> absent_;   // in the order asked for, until they get a slot
+};
+
+/// Begins to read, hands out nothing and keeps nothing in memory.
+class GuessBatch final : public Batch {
+ public:
+  GuessBatch(CachedStore& store, LayerId layer, std::span<const ExpertId> experts) : store_(store) {
+    std::vector<os::AsyncRead> reads;
+    for (const ExpertId expert : experts) {
+      const auto owner = store.owner_of({layer, expert});
+      if (!owner || store.entry(*owner).presence != Presence::kAbsent) continue;
+      if (store.admit(*owner, Origin::kSpeculation, reads)) begun_.push_back(*owner);
+    }
+    store.submit(reads, Priority::kSpeculation);
+  }
+  ~GuessBatch() override {
+    for (const ExpertKey key : begun_) store_.drop_guess(key);
+  }
+  std::optional<PinnedExpert> next_ready() override { return std::nullopt; }
+  bool ready() const override { return false; }
+
+ private:
+  CachedStore& store_;
+  std::vector<ExpertKey> begun_;
 };
 
 void CachedBatch::add(ExpertKey key, Origin origin) {
@@ -146,8 +155,7 @@ void CachedBatch::add(ExpertKey key, Origin origin) {
   if (entry.presence == Presence::kAbsent) {
     absent_.push_back({key.expert, *owner, origin});
   } else {
-    if (priority_ == Priority::kDemand && entry.presence == Presence::kOnItsWay)
-      store_.hurry(*owner);
+    if (entry.presence == Presence::kOnItsWay) store_.hurry(*owner);
     store_.begin_waiting(*owner);
     waiting_.push_back({key.expert, *owner, origin});
   }
@@ -166,8 +174,7 @@ void CachedBatch::begin_reads() {
     waiting_.push_back(wanted);
   }
   absent_ = std::move(still_absent);
-  if (priority_ == Priority::kSpeculation) absent_.clear();  // no slot is worth it
-  store_.submit(reads, priority_);
+  store_.submit(reads, Priority::kDemand);
 }
 
 std::vector<CachedBatch::Wanted>::iterator CachedBatch::first_arrived() {
@@ -220,19 +227,16 @@ bool CachedBatch::ready() const {
 
 CachedStore::CachedStore(const ExpertCatalogue& catalogue, const CacheOptions& options,
                          const MakeReader& make_reader)
-    : catalogue_(catalogue), layout_(catalogue) {
+    : catalogue_(catalogue), layout_(catalogue), shape_(shape_of(catalogue, options.top_k)) {
   if (options.slots < layout_.minimum(options.top_k)) {
     fail(ErrorCode::kBudget, "{} for experts are too few: the {} of a token's layer take {}",
          format_bytes(options.slots), options.top_k, format_bytes(layout_.minimum(options.top_k)));
   }
-  shape_.num_layers = static_cast<std::uint32_t>(catalogue_.size());
-  shape_.top_k = static_cast<std::uint32_t>(options.top_k);
-  for (const auto& layer : catalogue_) {
-    shape_.num_experts = std::max(shape_.num_experts, static_cast<std::uint32_t>(layer.size()));
-  }
   const std::vector<SlotClass> classes = layout_.divide(options.slots, options.top_k);
   arena_ = os::AlignedBuffer(total_bytes(classes).value);
-  make_pools(classes, options);
+  const PolicyEntry& policy =
+      options.policy.empty() ? *cache_policies().front() : find_cache_policy(options.policy);
+  pools_ = make_slot_pools(classes, shape_, policy, options.seed, arena_.data());
   make_entries(classes);
   std::vector<std::unique_ptr<os::ReadSource>> sources;
   for (const os::RandomAccessFile* file : layout_.files()) {
@@ -257,34 +261,6 @@ void CachedStore::make_entries(std::span<const SlotClass> classes) {
   }
 }
 
-void CachedStore::make_pools(std::span<const SlotClass> classes, const CacheOptions& options) {
-  const PolicyEntry& policy =
-      options.policy.empty() ? *cache_policies().front() : find_cache_policy(options.policy);
-  std::byte* place = arena_.data();
-  for (const SlotClass& c : classes) {
-    CacheShape shape = shape_;
-    shape.slots = c.slots;
-    SlotPool& pool =
-        pools_.emplace_back(SlotPool{{}, policy.make(shape, options.seed), KeySet(shape), c.slots});
-    for (std::size_t slot = 0; slot < c.slots; ++slot, place += c.bytes) pool.free.push_back(place);
-  }
-}
-
-std::optional<ExpertKey> CachedStore::owner_of(ExpertKey key) const {
-  const ExpertSource& source = catalogue_[index(key.layer)][index(key.expert)];
-  if (std::holds_alternative<ExpertLocation>(source)) return key;
-  const auto* const shared = std::get_if<SharedSource>(&source);
-  if (shared == nullptr) return std::nullopt;
-  return ExpertKey{key.layer, shared->owner};
-}
-
-ExpertForm CachedStore::form_without_bytes(ExpertKey key) const {
-  const ExpertSource& source = catalogue_[index(key.layer)][index(key.expert)];
-  if (std::holds_alternative<ZeroExpert>(source)) return ZeroExpert{};
-  if (std::holds_alternative<IdentityExpert>(source)) return IdentityExpert{};
-  return ConstantExpert{std::get<ConstantSource>(source).values};
-}
-
 std::unique_ptr<Batch> CachedStore::request(LayerId layer, std::span<const ExpertId> experts,
                                             Priority priority) {
   WINNOW_CHECK(index(layer) < catalogue_.size());
@@ -292,16 +268,18 @@ std::unique_ptr<Batch> CachedStore::request(LayerId layer, std::span<const Exper
     WINNOW_CHECK(index(expert) < catalogue_[index(layer)].size());
   }
   collect();
-  if (priority == Priority::kDemand) announce(layer, keys_of(layer, experts));
-  auto batch = std::make_unique<CachedBatch>(*this, priority);
-  for (const ExpertId expert : experts) batch->add({layer, expert}, origin_of(expert, priority));
-  if (priority == Priority::kDemand) expected_again_.reset();
+  if (priority == Priority::kSpeculation) {
+    return std::make_unique<GuessBatch>(*this, layer, experts);
+  }
+  announce(layer, keys_of(layer, experts));
+  auto batch = std::make_unique<CachedBatch>(*this);
+  for (const ExpertId expert : experts) batch->add({layer, expert}, origin_of(expert));
+  expected_again_.reset();
   batch->begin_reads();
   return batch;
 }
 
-Origin CachedStore::origin_of(ExpertId expert, Priority priority) const {
-  if (priority == Priority::kSpeculation) return Origin::kSpeculation;
+Origin CachedStore::origin_of(ExpertId expert) const {
   const bool passing =
       expected_again_ &&
       std::find(expected_again_->begin(), expected_again_->end(), expert) == expected_again_->end();
@@ -426,16 +404,41 @@ bool CachedStore::admit(ExpertKey key, Origin origin, std::vector<os::AsyncRead>
   return true;
 }
 
+Bytes CachedStore::absent_bytes(LayerId layer, ExpertId expert) const {
+  const auto owner = owner_of({layer, expert});
+  if (!owner) return {};
+  const Entry& entry = entries_[index(owner->layer)][index(owner->expert)];
+  if (entry.presence != Presence::kAbsent) return {};
+  return {layout_.record(owner->layer, owner->expert).bytes};
+}
+
+void CachedStore::drop_guess(ExpertKey key) {
+  Entry& expert = entry(key);
+  if (expert.presence != Presence::kOnItsWay || expert.waiting != 0) return;
+  if (!reader_->cancel(shape_.number(key), expert.reads_left)) return;
+  std::uint64_t bytes = 0;
+  for (const SlotRead& read : layout_.record(key.layer, key.expert).reads) bytes += read.size;
+  statistics_.bytes_read -= bytes;
+  read_rate_.take_back(bytes);
+  reads_under_way_ -= std::exchange(expert.reads_left, 0);
+  expert.presence = Presence::kAbsent;
+  release_slot(key, expert);
+  update_lock(key, expert);
+}
+
 void CachedStore::submit(std::span<const os::AsyncRead> reads, Priority priority) {
   if (reads.empty()) return;
-  for (const os::AsyncRead& read : reads) statistics_.bytes_read += read.out.size();
+  std::uint64_t bytes = 0;
+  for (const os::AsyncRead& read : reads) bytes += read.out.size();
+  statistics_.bytes_read += bytes;
+  read_rate_.begin(bytes, reads_under_way_ == 0);
   reads_under_way_ += reads.size();
   reader_->submit(reads, priority == Priority::kSpeculation ? os::ReadPriority::kSpeculation
                                                             : os::ReadPriority::kDemand);
 }
 
 void CachedStore::take(const os::ReadResult& result) {
-  --reads_under_way_;
+  if (--reads_under_way_ == 0) read_rate_.end(waiting_);
   const ExpertKey key = shape_.key(result.tag);
   Entry& expert = entry(key);
   if (result.error && !expert.error) expert.error = result.error;
@@ -477,10 +480,12 @@ void CachedStore::collect() {
 bool CachedStore::wait() {
   if (reads_under_way_ == 0) return false;
   const auto start = std::chrono::steady_clock::now();
+  waiting_ = true;
   take(reader_->wait());
   statistics_.stall_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   collect();
+  waiting_ = false;
   return true;
 }
 

@@ -70,6 +70,13 @@ class ManualReader final : public os::AsyncReader {
                               [tag](const os::AsyncRead& read) { return read.tag == tag; });
     (void)moved;
   }
+  bool cancel(std::uint64_t tag, std::size_t count) override {
+    const auto has_tag = [tag](const os::AsyncRead& read) { return read.tag == tag; };
+    const auto waiting = std::count_if(control_.waiting.begin(), control_.waiting.end(), has_tag);
+    if (static_cast<std::size_t>(waiting) != count) return false;
+    std::erase_if(control_.waiting, has_tag);
+    return true;
+  }
   std::optional<os::ReadResult> poll() override {
     if (control_.done.empty()) return std::nullopt;
     const os::ReadResult result = control_.done.front();
@@ -311,6 +318,42 @@ TEST_F(CachedStoreTest, ReadsGuessesWithoutWaitingForThemAndHurriesThoseThatCame
   EXPECT_THAT(use(*store, kLast, {4}), ElementsAre(4));
   EXPECT_EQ(control_.waiting.size(), 1U);  // expert 3
   EXPECT_EQ(store->statistics()->hits, 1U);
+}
+
+TEST_F(CachedStoreTest, TakesGuessesBackThatNobodyWantsAndThatHaveNotBegun) {
+  const auto store = manual_store(4);
+  EXPECT_EQ(store->absent_bytes(kLast, ExpertId{3}).value, kSlot);
+  auto guess = store->request(kLast, experts({3, 4}), Priority::kSpeculation);
+  EXPECT_EQ(store->absent_bytes(kLast, ExpertId{3}).value, 0U);
+  EXPECT_EQ(store->statistics()->bytes_read, 2 * kSlot);
+  const auto batch = store->request(kLast, experts({4}), Priority::kDemand);
+  guess.reset();
+  ASSERT_EQ(control_.waiting.size(), 1U);  // expert 4, for the batch
+  EXPECT_EQ(store->absent_bytes(kLast, ExpertId{3}).value, kSlot);
+  EXPECT_EQ(store->statistics()->bytes_read, kSlot);
+  const auto four = batch->next_ready();
+  ASSERT_TRUE(four.has_value());
+  expect_expert(location(kLast, ExpertId{4}), *four);
+  // The slot is free again.
+  EXPECT_THAT(use(*store, kFirst, {0, 1, 2}), ElementsAre(0, 1, 2));
+  EXPECT_EQ(store->statistics()->evictions, 0U);
+}
+
+TEST_F(CachedStoreTest, GivesTheSlotsOfGuessesToWhatIsNeeded) {
+  const auto store = manual_store(2);
+  const auto guess = store->request(kLast, experts({3, 4}), Priority::kSpeculation);
+  EXPECT_THAT(use(*store, kLast, {0, 1}), UnorderedElementsAre(0, 1));
+  EXPECT_EQ(store->statistics()->evictions, 2U);
+}
+
+TEST_F(CachedStoreTest, KeepsGuessesWhoseReadsHaveBegun) {
+  const auto store = manual_store(4);
+  auto guess = store->request(kLast, experts({3}), Priority::kSpeculation);
+  control_.read(0);
+  guess.reset();
+  EXPECT_EQ(store->absent_bytes(kLast, ExpertId{3}).value, 0U);
+  EXPECT_THAT(use(*store, kLast, {3}), ElementsAre(3));
+  EXPECT_EQ(store->statistics()->misses, 0U);
 }
 
 TEST_F(CachedStoreTest, DropsGuessesThatNoSlotIsLeftFor) {

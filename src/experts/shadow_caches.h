@@ -33,8 +33,8 @@ class ShadowCaches {
 
   /// The policy to use from now on: another one where it was better by more than the lead in the
   /// last full period, the best one if several were (the first of equals). To be asked after each
-  /// pass; its answer is then the active policy of the comparisons that follow. The cache makes the
-  /// new policy afresh and tells it by on_admit what has a slot, coldest first as far as it knows.
+  /// pass; its answer is then the active policy of the comparisons that follow. Whoever uses it
+  /// sees to it that the new policy knows what has a slot.
   const PolicyEntry& choose();
   const PolicyEntry& active() const { return *shadows_[active_].entry; }
 

@@ -93,7 +93,8 @@ class Batch {
   virtual bool ready() const = 0;
 };
 
-/// Demand is needed now; speculation may be dropped, and never delays demand.
+/// Demand is needed now. Speculation begins reads that never delay demand, hands nothing out, and
+/// is dropped where there is no room; destroying its batch drops what has not begun.
 enum class Priority : std::uint8_t { kDemand, kSpeculation };
 
 /// What reading experts while running has come to.
@@ -131,8 +132,14 @@ class ExpertStore {
   /// `experts` are distinct.
   virtual std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
                                          Priority priority) = 0;
+  /// The next requests are of a text that has nothing to do with the former.
+  virtual void begin_sequence() {}
   /// Bytes of memory it holds.
   virtual Bytes memory() const = 0;
+  /// What would be read for this expert; 0: it is in memory or on its way.
+  virtual Bytes absent_bytes(LayerId /*layer*/, ExpertId /*expert*/) const { return {}; }
+  /// Bytes per second of the reads that were waited for lately; 0: unknown.
+  virtual double read_rate() const { return 0; }
   /// Null: it reads nothing after it was made.
   virtual const CacheStatistics* statistics() const { return nullptr; }
 };

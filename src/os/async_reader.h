@@ -48,6 +48,9 @@ class AsyncReader {
   virtual void submit(std::span<const AsyncRead> reads, ReadPriority priority) = 0;
   /// The reads with this tag are needed now, if they have not begun.
   virtual void promote(std::uint64_t tag) = 0;
+  /// Drops the guesses with this tag, `count` reads, if none of them has begun: nobody is told of
+  /// them. False: they go on.
+  virtual bool cancel(std::uint64_t tag, std::size_t count) = 0;
   /// A read that has ended, in the order in which they did; each is told once.
   virtual std::optional<ReadResult> poll() = 0;
   /// The same, waiting for one. Something must be on its way.

@@ -314,6 +314,33 @@ TEST_P(AsyncReaderTest, ReadsWhatIsNeededBeforeGuessesAndPromotedGuessesBeforeOt
   EXPECT_THAT(order, ElementsAre(0, 4, 3, 1, 2));
 }
 
+TEST_P(AsyncReaderTest, CancelsGuessesOfWhichNothingHasBegun) {
+  Gate gate;
+  FakeSource* source = nullptr;
+  const auto reader = reader_of(source, 64 * kBlock, gate.answer());
+  const auto submit = [&](std::uint64_t block, std::uint64_t tag, ReadPriority priority) {
+    const AsyncRead read{0, block * kBlock, buffer_.bytes().subspan(block * kBlock, kBlock), kBlock,
+                         tag};
+    reader->submit(std::span(&read, 1), priority);
+  };
+  submit(0, 0, ReadPriority::kDemand);  // waits at the gate
+  while (source->attempts() == 0) std::this_thread::yield();
+  submit(1, 1, ReadPriority::kSpeculation);
+  submit(2, 1, ReadPriority::kSpeculation);
+  submit(3, 2, ReadPriority::kSpeculation);
+  submit(4, 3, ReadPriority::kSpeculation);
+  reader->promote(3);
+  EXPECT_FALSE(reader->cancel(0, 1)) << "it has begun";
+  EXPECT_FALSE(reader->cancel(3, 1)) << "it is needed";
+  EXPECT_FALSE(reader->cancel(1, 3)) << "one of three has begun";
+  EXPECT_TRUE(reader->cancel(1, 2));
+  gate.open();
+  std::vector<std::uint64_t> order;
+  for (int i = 0; i < 3; ++i) order.push_back(reader->wait().tag);
+  EXPECT_THAT(order, ElementsAre(0, 3, 2));
+  EXPECT_FALSE(reader->poll().has_value());
+}
+
 TEST_P(AsyncReaderTest, DropsReadsThatHaveNotBegunWhenItIsDestroyed) {
   Gate gate;
   auto source = std::make_unique<FakeSource>(64 * kBlock, gate.answer());

@@ -86,6 +86,16 @@ void ReadQueue::promote(std::uint64_t tag) {
   speculation_.erase(speculation_.begin(), others);
 }
 
+bool ReadQueue::cancel(std::uint64_t tag, std::size_t count) {
+  const auto has_tag = [tag](const AsyncRead& read) { return read.tag == tag; };
+  const std::lock_guard lock(mutex_);
+  const auto waiting = std::count_if(speculation_.begin(), speculation_.end(), has_tag);
+  if (static_cast<std::size_t>(waiting) != count) return false;
+  std::erase_if(speculation_, has_tag);
+  unfinished_ -= count;
+  return true;
+}
+
 std::optional<ReadResult> ReadQueue::poll_locked() {
   if (done_.empty()) return std::nullopt;
   ReadResult result = std::move(done_.front());

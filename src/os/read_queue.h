@@ -55,6 +55,7 @@ class ReadQueue {
   // For the caller of the reader, as AsyncReader says.
   void submit(std::span<const AsyncRead> reads, ReadPriority priority);
   void promote(std::uint64_t tag);
+  bool cancel(std::uint64_t tag, std::size_t count);
   std::optional<ReadResult> poll();
   ReadResult wait();
 

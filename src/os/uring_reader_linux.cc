@@ -90,6 +90,7 @@ class UringReader final : public AsyncReader {
     wake();
   }
   void promote(std::uint64_t tag) override { queue_.promote(tag); }
+  bool cancel(std::uint64_t tag, std::size_t count) override { return queue_.cancel(tag, count); }
   std::optional<ReadResult> poll() override { return queue_.poll(); }
   ReadResult wait() override { return queue_.wait(); }
   std::string_view method() const override { return "io_uring"; }

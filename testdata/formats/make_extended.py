@@ -72,7 +72,8 @@ def found_in(path):
         text = pathlib.Path(folder) / "text.txt"
         text.write_text(TEXT, encoding="utf-8")
         inspected = json.loads(winnow("inspect", path, "--json", "-"))
-        scores = json.loads(winnow("eval", path, "--data", text, "--context", 128, "--json", "-"))
+        # Other instruction sets add in other orders, and round activations to other codes.
+        scores = json.loads(winnow("eval", path, "--data", text, "--context", 128, "--isa", "scalar", "--json", "-"))
     return {**{key: inspected[key] for key in INSPECTED if key in inspected}, "nll": scores["nll"]}
 
 

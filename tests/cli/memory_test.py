@@ -90,6 +90,33 @@ class MemoryTest(CommandTest):
                 done = self.generate("--memory", budget, "--io", io, "--cache-policy", policy)
                 self.assertEqual(self.assert_ok(done).stdout, expected, (io, policy))
 
+    def test_the_text_is_the_same_whatever_is_read_early(self):
+        expected = self.assert_ok(self.generate()).stdout
+        budget = self.minimum() + 5 * MIB
+        for prefetch in ("off", "auto", "always"):
+            for predictor in ("next-router", "token-table", "sequence-prior"):
+                done = self.generate("--memory", budget, "--prefetch", prefetch, "--predictor", predictor)
+                self.assertEqual(self.assert_ok(done).stdout, expected, (prefetch, predictor))
+
+    def test_the_statistics_say_what_was_predicted(self):
+        budget = self.minimum() + 5 * MIB
+
+        def statistics(prefetch):
+            done = self.assert_ok(self.generate("--memory", budget, "--stats-json", "--prefetch", prefetch))
+            return json.loads(done.stderr.decode().splitlines()[-1])
+
+        self.assertNotIn("prefetch", statistics("off"))
+        found = statistics("always")["prefetch"]
+        self.assertEqual(len(found["recall"]), 6)
+        self.assertIsNone(found["recall"][0], "nothing is known before the first router")
+        for once, twice in zip(found["recall"][1:], found["recall_twice"][1:]):
+            # Far above chance: 4 and 8 of 32.
+            self.assertGreater(once, 0.3)
+            self.assertGreater(twice, once)
+        self.assertEqual(found["read"], found["named"])
+        self.assertEqual(found["useful"], found["named_right"])
+        self.assertGreater(found["useful"], 0)
+
     def test_the_statistics_say_what_was_read(self):
         budget = self.minimum() + 5 * MIB
         done = self.assert_ok(self.generate("--memory", budget, "--stats-json"))

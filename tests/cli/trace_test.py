@@ -9,7 +9,7 @@ import unittest
 
 from text_support import CommandTest, tiny, SOURCE
 
-POLICIES = {"segmented-lru", "lru", "layer-lru", "lfu", "lfru", "edge-moe", "sequence-matching",
+POLICIES = {"adaptive", "segmented-lru", "lru", "layer-lru", "lfu", "lfru", "edge-moe", "sequence-matching",
             "predicted-demand", "random-subset"}
 LAYERS, EXPERTS, TOP_K = 2, 8, 2
 

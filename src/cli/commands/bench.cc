@@ -226,7 +226,10 @@ void Bench::time_decoding(SpeedReport& report, const std::function<double()>& re
     report.together->rate = spread_of(std::move(together_rates));
     report.together->speedup = spread_of(std::move(speedups));
   }
-  if (limited_ != nullptr) report.memory = {limited_->plan, cache, limited_->disk_rate};
+  if (limited_ != nullptr) {
+    report.memory = {limited_->plan, cache, limited_->disk_rate, {}};
+    if (engine_.prefetch() != nullptr) report.memory->prefetch = *engine_.prefetch();
+  }
 }
 
 /// Bytes of a step of all sequences, with the experts that they choose on the tokens of the timed

@@ -164,8 +164,7 @@ std::string to_text(const Forecast& forecast) {
                      terms.memory_rate / 1e9);
   if (plan.below_cycle()) {
     out += fmt::format(
-        "the {} of one token's experts do not fit: only a policy that keeps the same ones finds "
-        "any\n",
+        "the {} of one token's experts do not fit: a policy by recency alone would find none\n",
         format_bytes(plan.token_cycle));
   }
   return out;

@@ -47,6 +47,7 @@ struct Statistics {
   unsigned threads = 0;
   std::uint64_t seed = 0;
   std::optional<experts::CacheStatistics> expert_cache;
+  std::optional<experts::PrefetchStatistics> prefetch;
 
   double prompt_rate() const {
     return result.prefill_seconds > 0 ? static_cast<double>(prompt_tokens) / result.prefill_seconds
@@ -87,6 +88,7 @@ Json to_json(const Statistics& s) {
   out["threads"] = s.threads;
   out["kv_type"] = std::string(kernels::to_string(s.kv_type));
   if (s.expert_cache) out["expert_cache"] = cli::to_json(*s.expert_cache);
+  if (s.prefetch) out["prefetch"] = cli::to_json(*s.prefetch);
   return out;
 }
 
@@ -154,7 +156,8 @@ void run(Context& context, Options options) {
                         .kv_type = options.engine.kv_type,
                         .threads = engine->threads(),
                         .seed = options.generate.sampler.seed,
-                        .expert_cache = {}};
+                        .expert_cache = {},
+                        .prefetch = {}};
   engine::KvCache cache = engine->make_cache(capacity);
   bool at_line_start = true;
   const auto sink = [&](std::string_view piece) {
@@ -165,6 +168,7 @@ void run(Context& context, Options options) {
   statistics.result =
       engine::generate(*engine, cache, tokenizer, prompt, options.generate, sink, context.log);
   if (engine->expert_cache() != nullptr) statistics.expert_cache = *engine->expert_cache();
+  if (engine->prefetch() != nullptr) statistics.prefetch = *engine->prefetch();
   // People would find the shell's prompt, or the statistics, in the middle of a line.
   if (context.output_is_terminal && !at_line_start) context.out.write("\n");
   print_statistics(context, statistics, options.json_statistics);

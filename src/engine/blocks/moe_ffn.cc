@@ -169,6 +169,37 @@ void MoeFfn::tell_what_lasts(experts::ExpertStore& store, std::size_t tokens) co
   store.expect_again(last);
 }
 
+void MoeFfn::look_ahead(const Compute& compute, const DenseWeights& weights, LayerId layer) {
+  class Preview final : public experts::RouterPreview {
+   public:
+    Preview(const Compute& compute, const DenseWeights& weights, const LinearInput& input,
+            tensor::Matrix<float>& logits)
+        : compute_(compute), weights_(weights), input_(input), logits_(logits) {}
+    std::span<const float> logits(LayerId next) override {
+      const OpTimer timer(compute_.profile, Op::kRouter);
+      const quant::CorrectedMatrix& router =
+          weights_.matrix(compute_.overrides, Role::kRouter, next);
+      logits_.reshape(1, router.rows);
+      multiply(compute_, router, input_, {}, logits_.view());
+      return std::as_const(logits_).row(0);
+    }
+
+   private:
+    const Compute& compute_;
+    const DenseWeights& weights_;
+    const LinearInput& input_;
+    tensor::Matrix<float>& logits_;
+  };
+  for (std::uint32_t next = index(layer) + 1; next < spec_.num_hidden_layers; ++next) {
+    if (!spec_.is_moe_layer(LayerId{next})) continue;
+    Preview preview(compute, weights, input_, next_logits_);
+    const std::size_t experts =
+        weights.matrix(compute.overrides, Role::kRouter, LayerId{next}).rows;
+    compute.prefetcher->look_ahead(LayerId{next}, experts, &preview);
+    return;
+  }
+}
+
 os::Range MoeFfn::slots_of(ExpertId expert) const {
   const auto at = std::lower_bound(grouped_.experts.begin(), grouped_.experts.end(), expert);
   const auto i = static_cast<std::size_t>(at - grouped_.experts.begin());
@@ -358,7 +389,9 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
   input_.assign(compute, x, x.cols % kernels::kActivationBlock == 0);
   choose_experts(compute, weights, layer, x, observer);
   tell_what_lasts(store, x.rows);
+  if (compute.prefetcher != nullptr) compute.prefetcher->routed(layer, grouped_.experts);
   const auto batch = store.request(layer, grouped_.experts, experts::Priority::kDemand);
+  if (compute.prefetcher != nullptr) look_ahead(compute, weights, layer);
 
   const std::size_t slots = grouped_.tokens.size();
   const std::size_t inner = spec_.moe.moe_intermediate_size;

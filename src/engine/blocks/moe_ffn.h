@@ -36,6 +36,8 @@ class MoeFfn {
   std::size_t experts_per_token(const Compute& compute, LayerId layer) const;
   /// Of a prompt's many experts the store should keep those that its last tokens chose.
   void tell_what_lasts(experts::ExpertStore& store, std::size_t tokens) const;
+  /// Before the next layer with experts has its turn, so that some may be on their way by then.
+  void look_ahead(const Compute& compute, const DenseWeights& weights, LayerId layer);
   os::Range slots_of(ExpertId expert) const;
   Job make_job(const Compute& compute, LayerId layer, ExpertId expert,
                const experts::ExpertMatrices& own) const;
@@ -63,7 +65,7 @@ class MoeFfn {
   LinearInput input_;                      // [tokens, hidden_size]
   tensor::Matrix<float> slot_values_;      // [slots, hidden_size], only where somebody asks for f32
   kernels::ActivationBuffer inner_codes_;  // [slots, moe_intermediate_size]
-  tensor::Matrix<float> logits_;
+  tensor::Matrix<float> logits_, next_logits_;
   std::vector<float> scores_;        // two rows per worker
   std::vector<ExpertId> order_;      // one row per worker, only with a policy
   std::vector<ExpertId> kept_;       // those to choose from; empty: all
