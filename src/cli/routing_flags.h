@@ -22,11 +22,12 @@ struct RoutingFlags {
   std::optional<std::uint32_t> experts_per_token;
   std::optional<std::uint32_t> gates_over;
   std::optional<double> skip_share;  ///< of the calibration text's expert slots, 0 to 1
+  std::optional<engine::RoutingPolicy::PreferCached> prefer_cached;
 
-  bool given() const { return experts_per_token || gates_over || skip_share; }
+  bool given() const { return experts_per_token || gates_over || skip_share || prefer_cached; }
 };
 
-/// --experts-per-token, --gates-over, --skip-experts.
+/// --experts-per-token, --gates-over, --skip-experts, --prefer-cached.
 void add_routing(CLI::App& app, RoutingFlags& flags);
 
 /// What the flags ask of this model, checked. Throws Error{kUsage} for what it cannot do, or when
@@ -36,7 +37,7 @@ engine::RoutingPolicy routing_policy(const RoutingFlags& flags, const model::Che
                                      Log& log);
 
 /// `experts_per_token`, `gates_over`, `asked_share`, each where it was given, and what was skipped:
-/// `skipped_share`, `layers`.
+/// `skipped_share`, `layers`, and with --prefer-cached `redirected_share`.
 Json to_json(const RoutingFlags& flags, const engine::ExpertUse& use);
 /// The same shares in a line.
 std::string to_text(const engine::ExpertUse& use);

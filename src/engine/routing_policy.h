@@ -28,10 +28,20 @@ struct RoutingPolicy {
   /// divided by the sum over what remains: they are those of a model with so many experts per
   /// token.
   std::vector<float> skip_ratios;
+  /// A token's best `always` experts, and of the rest of its top_k those in memory first, from the
+  /// best `among` of the layer (cache-conditional experts, arXiv:2412.00099). Only in passes of a
+  /// few tokens; the outputs depend on what happens to be in memory. `among` 0: not so; else
+  /// always <= top_k < among.
+  struct PreferCached {
+    std::uint32_t always = 0;
+    std::uint32_t among = 0;
+  };
+  PreferCached prefer_cached;
 
   bool reduces() const { return experts_per_token != 0 || gates_over != 0; }
   bool skips() const { return !skip_ratios.empty(); }
-  bool active() const { return reduces() || skips(); }
+  bool prefers() const { return prefer_cached.among != 0; }
+  bool active() const { return reduces() || skips() || prefers(); }
 };
 
 /// Throws Error{kUsage} for what the model cannot do; messages name the flags of the program.
@@ -44,10 +54,14 @@ class ExpertUse {
       : top_k_(spec.moe.top_k), layers_(spec.num_hidden_layers) {}
 
   void add(LayerId layer, std::uint64_t tokens, std::uint64_t computed);
+  /// Slots of a layer that went to another expert than the router's choice.
+  void add_redirected(std::uint64_t slots) { redirected_ += slots; }
   /// Of the slots of all layers; nothing where there were none.
   std::optional<double> skipped_share() const;
   /// [num_hidden_layers]: of each layer alone; nothing for dense layers.
   std::vector<std::optional<double>> layer_skipped_shares() const;
+  /// Of the slots of all layers, those that went to another expert; nothing where there were none.
+  std::optional<double> redirected_share() const;
 
  private:
   struct Slots {
@@ -57,6 +71,7 @@ class ExpertUse {
   };
   std::uint32_t top_k_;
   std::vector<Slots> layers_;
+  std::uint64_t redirected_ = 0;
 };
 
 }  // namespace winnow::engine

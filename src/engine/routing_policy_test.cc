@@ -66,6 +66,16 @@ class TokenRoutes : public ::testing::TestWithParam<bool> {
                                 scratch, order);
     return routes;
   }
+  /// `used`: how many are none of the router's choices.
+  Routes preferring(std::span<const float> logits, const RoutingPolicy::PreferCached& prefer,
+                    std::span<const std::uint8_t> present) const {
+    Routes routes{std::vector<ExpertId>(kTopK), std::vector<float>(kTopK), 0};
+    std::vector<float> scratch(logits.size());
+    std::vector<ExpertId> order(logits.size());
+    routes.used = route_preferring(kernels_, moe_, prefer, present, logits, routes.experts,
+                                   routes.weights, scratch, order);
+    return routes;
+  }
   /// Softmax over all experts.
   std::vector<float> scores(std::span<const float> logits) const {
     std::vector<float> values(logits.begin(), logits.end());
@@ -146,6 +156,49 @@ TEST_P(TokenRoutes, GatesAreDividedByTheSumOverSoManyAsIsSaid) {
         }
       }
     }
+  }
+}
+
+TEST_P(TokenRoutes, PrefersThoseInMemoryAmongTheBestAfterTheVeryBest) {
+  constexpr std::uint32_t kAlways = 2;
+  constexpr std::uint32_t kAmong = 9;
+  for (int i = 0; i < 100; ++i) {
+    const auto logits = random_logits();
+    std::vector<std::uint8_t> present;
+    for (std::uint32_t e = 0; e < kExperts; ++e) present.push_back(rng_.below(2) == 0 ? 1 : 0);
+    const Routes ranked = plain(logits, kAmong);
+    // The definition: the very best, then those in memory, then the others.
+    std::vector<ExpertId> expected(ranked.experts.begin(), ranked.experts.begin() + kAlways);
+    for (const int wanted : {1, 0}) {
+      for (std::size_t rank = kAlways; rank < kAmong; ++rank) {
+        const ExpertId expert = ranked.experts[rank];
+        if (present[index(expert)] == wanted) expected.push_back(expert);
+      }
+    }
+    expected.resize(kTopK);
+    std::size_t others = 0;
+    for (const ExpertId expert : expected) {
+      const auto own = std::span(ranked.experts).first(kTopK);
+      others += std::find(own.begin(), own.end(), expert) == own.end() ? 1 : 0;
+    }
+    const Routes routes = preferring(logits, {kAlways, kAmong}, present);
+    EXPECT_EQ(routes.experts, expected);
+    EXPECT_EQ(routes.used, others);
+    double sum = 0;
+    for (const ExpertId expert : expected) sum += double{scores(logits)[index(expert)]};
+    for (std::size_t k = 0; k < kTopK; ++k) {
+      const double score = double{scores(logits)[index(expected[k])]};
+      EXPECT_NEAR(routes.weights[k], moe_.renormalize_top_k ? score / sum : score, 1e-6);
+    }
+  }
+}
+
+TEST_P(TokenRoutes, ThePreferenceChangesNothingWhereAllOrNoneAreInMemory) {
+  for (const std::uint8_t all : {0, 1}) {
+    const auto logits = random_logits();
+    Routes expected = plain(logits, kTopK);
+    expected.used = 0;  // others than the router's
+    EXPECT_EQ(preferring(logits, {0, 12}, std::vector<std::uint8_t>(kExperts, all)), expected);
   }
 }
 
@@ -310,6 +363,11 @@ class RunWithPolicy : public ::testing::TestWithParam<std::string> {
     policy.gates_over = gates;
     return policy;
   }
+  static RoutingPolicy preferring(std::uint32_t always, std::uint32_t among) {
+    RoutingPolicy policy;
+    policy.prefer_cached = {always, among};
+    return policy;
+  }
   Log log_;
   model::Checkpoint checkpoint_ = model::Checkpoint::open(model::testing::tiny_folder(GetParam()));
 };
@@ -329,6 +387,9 @@ TEST_P(RunWithPolicy, PoliciesThatChangeNothingKeepEveryBit) {
   EXPECT_EQ(run(engine), own);
   engine.set_routing_policy(reduced(1, 1));
   EXPECT_NE(run(engine), own);
+  engine.set_routing_policy(preferring(0, k + 1));  // all experts are in memory
+  EXPECT_EQ(run(engine), own);
+  EXPECT_EQ(run(engine, 1), own);
   engine.set_routing_policy({});
   EXPECT_EQ(run(engine), own);
 }
@@ -398,6 +459,13 @@ TEST_P(RunWithPolicy, WhatTheModelCannotDoIsRefused) {
   RoutingPolicy both = skipping(0.5F);
   both.experts_per_token = 1;
   EXPECT_THAT(refusal(both), HasSubstr("choose one"));
+  both = preferring(0, k + 1);
+  both.experts_per_token = 1;
+  EXPECT_THAT(refusal(both), HasSubstr("choose one"));
+  EXPECT_THAT(refusal(preferring(k + 1, k + 2)), HasSubstr("--prefer-cached"));
+  EXPECT_THAT(refusal(preferring(0, k)), HasSubstr("--prefer-cached"));
+  EXPECT_THAT(refusal(preferring(0, engine.spec().moe.num_experts + 1)),
+              HasSubstr("--prefer-cached"));
 }
 
 TEST(RoutingPolicyOfADenseModel, IsRefused) {

@@ -117,6 +117,26 @@ class MemoryTest(CommandTest):
         self.assertEqual(found["useful"], found["named_right"])
         self.assertGreater(found["useful"], 0)
 
+    def test_tokens_go_to_experts_in_memory_when_asked_to(self):
+        flags = ("--memory", self.minimum() + 3 * MIB, "--stats-json")
+
+        def statistics(*more):
+            done = self.assert_ok(self.generate(*flags, *more, tokens=100))
+            return json.loads(done.stderr.decode().splitlines()[-1])
+
+        own, near = statistics(), statistics("--prefer-cached", "1,12")
+        self.assertNotIn("routing_policy", own)
+        self.assertGreater(near["routing_policy"]["redirected_share"], 0.05)
+        self.assertEqual(near["routing_policy"]["skipped_share"], 0)
+        self.assertGreater(near["expert_cache"]["hit_rate"], own["expert_cache"]["hit_rate"] + 0.05)
+        # With all experts in memory nothing changes.
+        expected = self.assert_ok(self.generate()).stdout
+        done = self.assert_ok(self.generate("--prefer-cached", "1,12"))
+        self.assertEqual(done.stdout, expected)
+        for wrong in ("12", "5,12", "1,4", "1,33", "a,b"):
+            self.assert_fails(self.generate("--prefer-cached", wrong), 1, "--prefer-cached")
+        self.assert_fails(self.generate("--prefer-cached", "1,12", "--experts-per-token", 2), 1, "--prefer-cached")
+
     def test_the_statistics_say_what_was_read(self):
         budget = self.minimum() + 5 * MIB
         done = self.assert_ok(self.generate("--memory", budget, "--stats-json"))

@@ -48,6 +48,8 @@ struct Statistics {
   std::uint64_t seed = 0;
   std::optional<experts::CacheStatistics> expert_cache;
   std::optional<experts::PrefetchStatistics> prefetch;
+  std::optional<Json> routing_policy;  ///< what it came to; nothing: the model's own routes
+  std::string routing_line;
 
   double prompt_rate() const {
     return result.prefill_seconds > 0 ? static_cast<double>(prompt_tokens) / result.prefill_seconds
@@ -64,11 +66,12 @@ struct Statistics {
 std::string to_line(const Statistics& s) {
   return fmt::format(
       "load {:.2f} s; prompt {} tokens, {:.1f} tok/s; generated {} tokens, {:.1f} tok/s; first "
-      "token {:.3f} s; stopped by {}; peak memory {}; {}{}, {}",
+      "token {:.3f} s; stopped by {}; peak memory {}; {}{}{}, {}",
       s.load_seconds, s.prompt_tokens, s.prompt_rate(), s.result.tokens.size(), s.decode_rate(),
       s.result.first_token_seconds, engine::to_string(s.result.reason),
       format_bytes(Bytes{os::peak_resident_bytes()}),
-      s.expert_cache ? cli::to_text(*s.expert_cache) + "; " : std::string(), s.isa,
+      s.expert_cache ? cli::to_text(*s.expert_cache) + "; " : std::string(),
+      s.routing_policy ? s.routing_line + " " : std::string(), s.isa,
       s.threads == 1 ? std::string("1 thread") : fmt::format("{} threads", s.threads));
 }
 
@@ -89,6 +92,7 @@ Json to_json(const Statistics& s) {
   out["kv_type"] = std::string(kernels::to_string(s.kv_type));
   if (s.expert_cache) out["expert_cache"] = cli::to_json(*s.expert_cache);
   if (s.prefetch) out["prefetch"] = cli::to_json(*s.prefetch);
+  if (s.routing_policy) out["routing_policy"] = *s.routing_policy;
   return out;
 }
 
@@ -157,7 +161,11 @@ void run(Context& context, Options options) {
                         .threads = engine->threads(),
                         .seed = options.generate.sampler.seed,
                         .expert_cache = {},
-                        .prefetch = {}};
+                        .prefetch = {},
+                        .routing_policy = {},
+                        .routing_line = {}};
+  engine::ExpertUse use(checkpoint.spec());
+  if (options.routing.given()) engine->count_experts(&use);
   engine::KvCache cache = engine->make_cache(capacity);
   bool at_line_start = true;
   const auto sink = [&](std::string_view piece) {
@@ -169,6 +177,11 @@ void run(Context& context, Options options) {
       engine::generate(*engine, cache, tokenizer, prompt, options.generate, sink, context.log);
   if (engine->expert_cache() != nullptr) statistics.expert_cache = *engine->expert_cache();
   if (engine->prefetch() != nullptr) statistics.prefetch = *engine->prefetch();
+  if (options.routing.given()) {
+    statistics.routing_policy = cli::to_json(options.routing, use);
+    statistics.routing_line = cli::to_text(use);
+    statistics.routing_line.back() = ';';
+  }
   // People would find the shell's prompt, or the statistics, in the middle of a line.
   if (context.output_is_terminal && !at_line_start) context.out.write("\n");
   print_statistics(context, statistics, options.json_statistics);

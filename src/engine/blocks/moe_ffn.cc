@@ -3,6 +3,7 @@
 #include "engine/blocks/moe_ffn.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -110,6 +111,13 @@ void MoeFfn::route_token(const Compute& compute, LayerId layer, std::size_t toke
         std::max<std::size_t>(top_k, policy.gates_over != 0 ? policy.gates_over : spec_.moe.top_k),
         policy.skips() ? policy.skip_ratios[index(layer)] : 0.0F};
     const auto order = std::span(order_).subspan(worker * num_experts, num_experts);
+    if (!present_.empty()) {
+      redirected_[token] = static_cast<std::uint32_t>(
+          route_preferring(compute.kernels, spec_.moe, policy.prefer_cached, present_, logits,
+                           chosen, weights, scratch.first(num_experts), order));
+      used_[token] = static_cast<std::uint32_t>(top_k);
+      return;
+    }
     used_[token] =
         static_cast<std::uint32_t>(route_limited(compute.kernels, spec_.moe, limits, logits, chosen,
                                                  weights, scratch.first(num_experts), order));
@@ -142,7 +150,21 @@ void MoeFfn::route_tokens(const Compute& compute, LayerId layer, std::size_t top
   });
 }
 
-void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
+void MoeFfn::look_what_is_there(const Compute& compute, const experts::ExpertStore& store,
+                                LayerId layer) {
+  present_.clear();
+  // A prompt's layers need most of their experts anyway.
+  if (compute.policy == nullptr || !compute.policy->prefers() || logits_.rows() > kFewTokens) {
+    return;
+  }
+  redirected_.assign(logits_.rows(), 0);
+  for (std::uint32_t e = 0; e < logits_.cols(); ++e) {
+    present_.push_back(store.absent_bytes(layer, ExpertId{e}).value == 0 ? 1 : 0);
+  }
+}
+
+void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights,
+                            const experts::ExpertStore& store, LayerId layer,
                             tensor::MatrixView<const float> x, Observer* observer) {
   const OpTimer timer(compute.profile, Op::kRouter);
   const std::size_t top_k = experts_per_token(compute, layer);
@@ -150,6 +172,7 @@ void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights,
   const quant::CorrectedMatrix& router = weights.matrix(compute.overrides, Role::kRouter, layer);
   logits_.reshape(x.rows, router.rows);
   multiply(compute, router, input_, {}, logits_.view());
+  look_what_is_there(compute, store, layer);
   route_tokens(compute, layer, top_k);
   if (observer != nullptr) {
     observer->on_routing(layer, logits_.view(), {top_k, chosen_, weights_, used_});
@@ -157,6 +180,10 @@ void MoeFfn::choose_experts(const Compute& compute, const DenseWeights& weights,
   grouped_ = group_by_expert(chosen_, weights_, top_k, router.rows, used_);
   if (compute.expert_use != nullptr) {
     compute.expert_use->add(layer, x.rows, grouped_.tokens.size());
+    if (!present_.empty()) {
+      compute.expert_use->add_redirected(
+          std::accumulate(redirected_.begin(), redirected_.end(), std::uint64_t{0}));
+    }
   }
 }
 
@@ -387,7 +414,7 @@ void MoeFfn::forward(const Compute& compute, const DenseWeights& weights,
   if (observer != nullptr) observer->on_input(Site::kFfnInput, layer, x);
   // Which codecs the experts have is known when they arrive; codes cost little beside them.
   input_.assign(compute, x, x.cols % kernels::kActivationBlock == 0);
-  choose_experts(compute, weights, layer, x, observer);
+  choose_experts(compute, weights, store, layer, x, observer);
   tell_what_lasts(store, x.rows);
   if (compute.prefetcher != nullptr) compute.prefetcher->routed(layer, grouped_.experts);
   const auto batch = store.request(layer, grouped_.experts, experts::Priority::kDemand);

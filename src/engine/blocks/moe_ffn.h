@@ -29,8 +29,11 @@ class MoeFfn {
 
  private:
   struct Job;  // an expert in memory with its stretch of slots
-  void choose_experts(const Compute& compute, const DenseWeights& weights, LayerId layer,
+  void choose_experts(const Compute& compute, const DenseWeights& weights,
+                      const experts::ExpertStore& store, LayerId layer,
                       tensor::MatrixView<const float> x, Observer* observer);
+  /// Which of the layer's experts are in memory, where that may change routes.
+  void look_what_is_there(const Compute& compute, const experts::ExpertStore& store, LayerId layer);
   void route_tokens(const Compute& compute, LayerId layer, std::size_t top_k);
   void route_token(const Compute& compute, LayerId layer, std::size_t token, unsigned worker);
   std::size_t experts_per_token(const Compute& compute, LayerId layer) const;
@@ -66,12 +69,14 @@ class MoeFfn {
   tensor::Matrix<float> slot_values_;      // [slots, hidden_size], only where somebody asks for f32
   kernels::ActivationBuffer inner_codes_;  // [slots, moe_intermediate_size]
   tensor::Matrix<float> logits_, next_logits_;
-  std::vector<float> scores_;        // two rows per worker
-  std::vector<ExpertId> order_;      // one row per worker, only with a policy
-  std::vector<ExpertId> kept_;       // those to choose from; empty: all
-  std::vector<ExpertId> chosen_;     // [tokens * top_k]
-  std::vector<float> weights_;       // [tokens * top_k]
-  std::vector<std::uint32_t> used_;  // [tokens], of the choices; empty without a policy
+  std::vector<float> scores_;              // two rows per worker
+  std::vector<ExpertId> order_;            // one row per worker, only with a policy
+  std::vector<ExpertId> kept_;             // those to choose from; empty: all
+  std::vector<ExpertId> chosen_;           // [tokens * top_k]
+  std::vector<float> weights_;             // [tokens * top_k]
+  std::vector<std::uint32_t> used_;        // [tokens], of the choices; empty without a policy
+  std::vector<std::uint8_t> present_;      // [num_experts]; empty: no route depends on it
+  std::vector<std::uint32_t> redirected_;  // [tokens], then
   GroupedRouting grouped_;
   tensor::Matrix<float> gate_, up_, slot_out_;  // one row per slot
   ActivatedGate activated_;                     // the same, only with an editor

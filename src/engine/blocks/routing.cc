@@ -22,6 +22,19 @@ void score_all(const kernels::Kernels& kernels, std::span<const float> logits,
   kernels.softmax(scores.data(), scores.size());
 }
 
+/// The best `count` experts come first in `order`, the highest logit first, ties to the lower
+/// index.
+void rank_best(std::span<const float> logits, std::size_t count, std::span<ExpertId> order) {
+  for (std::uint32_t e = 0; e < order.size(); ++e) order[e] = ExpertId{e};
+  const auto better = [&](ExpertId a, ExpertId b) {
+    const float of_a = logits[index(a)];
+    const float of_b = logits[index(b)];
+    return of_a > of_b || (of_a == of_b && index(a) < index(b));
+  };
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(),
+                    better);
+}
+
 }  // namespace
 
 void route(const kernels::Kernels& kernels, const model::MoeSpec& moe,
@@ -65,14 +78,7 @@ std::size_t route_limited(const kernels::Kernels& kernels, const model::MoeSpec&
                           std::span<float> scratch, std::span<ExpertId> order) {
   WINNOW_DCHECK(limits.gates_over >= experts.size() && limits.gates_over <= order.size());
   score_all(kernels, logits, scratch);
-  for (std::uint32_t e = 0; e < order.size(); ++e) order[e] = ExpertId{e};
-  const auto better = [&](ExpertId a, ExpertId b) {
-    const float of_a = logits[index(a)];
-    const float of_b = logits[index(b)];
-    return of_a > of_b || (of_a == of_b && index(a) < index(b));
-  };
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(limits.gates_over),
-                    order.end(), better);
+  rank_best(logits, limits.gates_over, order);
   const auto score = [&](std::size_t k) { return scratch[index(order[k])]; };
   // The first below the limit and all after it: scores fall.
   std::size_t used = 1;
@@ -87,6 +93,37 @@ std::size_t route_limited(const kernels::Kernels& kernels, const model::MoeSpec&
     weights[k] = k >= used ? 0 : (moe.renormalize_top_k ? score(k) / sum : score(k));
   }
   return used;
+}
+
+std::size_t route_preferring(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+                             const RoutingPolicy::PreferCached& prefer,
+                             std::span<const std::uint8_t> present, std::span<const float> logits,
+                             std::span<ExpertId> experts, std::span<float> weights,
+                             std::span<float> scratch, std::span<ExpertId> order) {
+  WINNOW_DCHECK(prefer.always <= experts.size() && prefer.among >= experts.size() &&
+                prefer.among <= order.size());
+  score_all(kernels, logits, scratch);
+  rank_best(logits, prefer.among, order);
+  const std::span<ExpertId> best = order.first(prefer.among);
+  std::size_t taken = 0;
+  std::size_t redirected = 0;
+  const auto take = [&](std::size_t rank) {
+    redirected += rank >= experts.size() ? 1 : 0;
+    experts[taken++] = best[rank];
+  };
+  for (std::size_t rank = 0; rank < prefer.always; ++rank) take(rank);
+  for (const bool wanted : {true, false}) {
+    for (std::size_t rank = prefer.always; rank < best.size() && taken < experts.size(); ++rank) {
+      if ((present[index(best[rank])] != 0) == wanted) take(rank);
+    }
+  }
+  float sum = 0;
+  for (const ExpertId expert : experts) sum += scratch[index(expert)];
+  for (std::size_t k = 0; k < experts.size(); ++k) {
+    const float score = scratch[index(experts[k])];
+    weights[k] = moe.renormalize_top_k ? score / sum : score;
+  }
+  return redirected;
 }
 
 GroupedRouting group_by_expert(std::span<const ExpertId> chosen, std::span<const float> weights,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "engine/routing_policy.h"
 #include "kernels/kernels.h"
 #include "model/spec.h"
 
@@ -42,6 +43,16 @@ std::size_t route_limited(const kernels::Kernels& kernels, const model::MoeSpec&
                           const RouteLimits& limits, std::span<const float> logits,
                           std::span<ExpertId> experts, std::span<float> weights,
                           std::span<float> scratch, std::span<ExpertId> order);
+
+/// `route` to the best `prefer.always` experts and, of the best `prefer.among`, to those that are
+/// `present` [num_experts] before the others, each kind by score. Returns how many of the chosen
+/// are none of the router's own choices. Weights are the scores of the chosen, divided by their sum
+/// where the spec says so. scratch, order: [num_experts].
+std::size_t route_preferring(const kernels::Kernels& kernels, const model::MoeSpec& moe,
+                             const RoutingPolicy::PreferCached& prefer,
+                             std::span<const std::uint8_t> present, std::span<const float> logits,
+                             std::span<ExpertId> experts, std::span<float> weights,
+                             std::span<float> scratch, std::span<ExpertId> order);
 
 /// A batch's (token, choice) pairs sorted by expert, then token: each expert's work in one stretch.
 struct GroupedRouting {
