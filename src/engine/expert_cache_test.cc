@@ -106,6 +106,64 @@ TEST_P(ExpertCache, GivesTheBitsOfResidentStacks) {
   expect_same_bits_with_guesses(source_);
 }
 
+TEST_P(ExpertCache, ReadsAnExpertAtMostOnceForAChunkOfAPrompt) {
+  const experts::SlotLayout layout(catalogue_experts(source_));
+  experts::CacheOptions cache;
+  cache.slots = layout.minimum(source_.spec().moe.top_k);
+  Log log;
+  Engine engine(source_, {.threads = 2, .expert_cache = cache}, log);
+  KvCache kv = engine.make_cache(64);
+  std::vector<TokenId> tokens(60);
+  Rng rng(4);
+  for (TokenId& token : tokens) token = TokenId{static_cast<std::int32_t>(rng.below(256))};
+  (void)engine.next_logits(kv, tokens);
+  const experts::CacheStatistics& statistics = *engine.expert_cache();
+  EXPECT_GT(statistics.evictions, 0U);
+  std::uint64_t all = 0;
+  for (std::uint32_t l = 0; l < source_.spec().num_hidden_layers; ++l) {
+    if (source_.spec().is_moe_layer(LayerId{l})) all += source_.spec().num_experts(LayerId{l});
+  }
+  EXPECT_LE(statistics.misses, all);
+  EXPECT_LE(statistics.bytes_read, layout.all().value);
+}
+
+TEST_P(ExpertCache, SequencesTogetherReadTheUnionAndEachHasItsOwnBits) {
+  constexpr std::size_t kSequences = 4;
+  experts::CacheOptions cache;
+  cache.slots = experts::SlotLayout(catalogue_experts(source_)).minimum(source_.spec().moe.top_k);
+  Log log;
+  Engine cached(source_, {.threads = 2, .expert_cache = cache}, log);
+  Engine alone(source_, {.threads = 2, .expert_cache = cache}, log);
+  Engine resident(source_, {.threads = 2}, log);
+  Rng rng(5);
+  std::vector<std::vector<TokenId>> texts(kSequences, std::vector<TokenId>(12));
+  for (auto& text : texts) {
+    for (TokenId& token : text) token = TokenId{static_cast<std::int32_t>(rng.below(256))};
+  }
+  std::vector<KvCache> together, apart, expected;
+  for (std::size_t s = 0; s < kSequences; ++s) {
+    together.push_back(cached.make_cache(16));
+    apart.push_back(alone.make_cache(16));
+    expected.push_back(resident.make_cache(16));
+  }
+  for (std::size_t t = 0; t < texts.front().size(); ++t) {
+    std::vector<SequenceInput> inputs;
+    for (std::size_t s = 0; s < kSequences; ++s) {
+      inputs.push_back({&together[s], std::span(texts[s]).subspan(t, 1)});
+    }
+    const auto hidden = cached.forward(inputs);
+    for (std::size_t s = 0; s < kSequences; ++s) {
+      SequenceInput one{&expected[s], std::span(texts[s]).subspan(t, 1)};
+      const auto own = resident.forward(std::span(&one, 1)).row(0);
+      const auto row = hidden.row(s);
+      EXPECT_TRUE(std::equal(row.begin(), row.end(), own.begin())) << s << " at " << t;
+      one.cache = &apart[s];
+      (void)alone.forward(std::span(&one, 1));
+    }
+  }
+  EXPECT_LT(cached.expert_cache()->bytes_read, alone.expert_cache()->bytes_read);
+}
+
 TEST_P(ExpertCache, PredictsTokensOneByOneAndCountsWhatItNamed) {
   experts::CacheOptions cache;
   cache.slots = experts::SlotLayout(catalogue_experts(source_)).all();
