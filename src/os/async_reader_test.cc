@@ -138,6 +138,7 @@ TEST_P(AsyncReaderTest, ReadsIntoMemoryThatIsPinnedPartlyPinnedAndNot) {
   // Within a piece, up to its end, across two, across the end of what is pinned, and beyond it.
   const std::vector<std::size_t> begins = {1, 5, 14, 30, 40};
   std::vector<AsyncRead> reads;
+  reads.reserve(begins.size());
   for (const std::size_t begin : begins) {
     reads.push_back({0, (begin + 7) * kBlock, buffer_.bytes().subspan(begin * kBlock, 3 * kBlock),
                      3 * kBlock, begin});
@@ -309,8 +310,8 @@ TEST_P(AsyncReaderTest, ReadsWhatIsNeededBeforeGuessesAndPromotedGuessesBeforeOt
   reader->promote(3);
   reader->promote(0);  // has begun: nothing to do
   gate.open();
-  std::vector<std::uint64_t> order;
-  for (int i = 0; i < 5; ++i) order.push_back(reader->wait().tag);
+  std::vector<std::uint64_t> order(5);
+  for (std::uint64_t& tag : order) tag = reader->wait().tag;
   EXPECT_THAT(order, ElementsAre(0, 4, 3, 1, 2));
 }
 
@@ -335,8 +336,8 @@ TEST_P(AsyncReaderTest, CancelsGuessesOfWhichNothingHasBegun) {
   EXPECT_FALSE(reader->cancel(1, 3)) << "one of three has begun";
   EXPECT_TRUE(reader->cancel(1, 2));
   gate.open();
-  std::vector<std::uint64_t> order;
-  for (int i = 0; i < 3; ++i) order.push_back(reader->wait().tag);
+  std::vector<std::uint64_t> order(3);
+  for (std::uint64_t& tag : order) tag = reader->wait().tag;
   EXPECT_THAT(order, ElementsAre(0, 3, 2));
   EXPECT_FALSE(reader->poll().has_value());
 }

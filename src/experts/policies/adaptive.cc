@@ -21,6 +21,7 @@ constexpr double kLead = 0.005;
 
 std::vector<const PolicyEntry*> candidates() {
   std::vector<const PolicyEntry*> entries;
+  entries.reserve(kCandidates.size());
   for (const std::string_view name : kCandidates) entries.push_back(&find_cache_policy(name));
   return entries;
 }
