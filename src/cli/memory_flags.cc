@@ -3,12 +3,15 @@
 #include "cli/memory_flags.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.h"
 #include "cli/loading.h"
 #include "cli/options.h"
+#include "engine/hot_set_file.h"
 #include "experts/cache_policy.h"
 #include "experts/route_predictor.h"
+#include "model/fingerprint.h"
 #include "os/disk_rate.h"
 #include "os/memory.h"
 #include "os/page_cache.h"
@@ -143,6 +146,11 @@ CLI::Option* add_memory(CLI::App& app, MemoryFlags& flags) {
               "what is predicted from: the next layer's router on the present state, what the same "
               "token used before (in the first layers), or what this text used most"},
              predictors, flags.predictor);
+  add_text(app,
+           {"--hot-set", "FILE",
+            "begin with the experts that earlier runs used most, read while nothing else is, and "
+            "write to FILE which ones these and this run used; FILE need not be there"},
+           flags.hot_set);
   return memory;
 }
 
@@ -204,6 +212,19 @@ std::optional<engine::MemoryPlan> plan_within(const MemoryFlags& flags,
   options = engine::within(*plan, options);
   describe(*plan, log);
   return plan;
+}
+
+void begin_with_hot_set(const MemoryFlags& flags, const model::Checkpoint& checkpoint,
+                        engine::Engine& engine) {
+  if (flags.hot_set.empty() || !std::filesystem::exists(flags.hot_set)) return;
+  engine.warm_up(engine::read_hot_set(flags.hot_set, model::describe_source(checkpoint.file())));
+}
+
+void keep_hot_set(const MemoryFlags& flags, const model::Checkpoint& checkpoint,
+                  const engine::Engine& engine) {
+  if (flags.hot_set.empty() || engine.expert_cache() == nullptr) return;
+  engine::write_hot_set(flags.hot_set, model::describe_source(checkpoint.file()),
+                        engine.hottest_experts());
 }
 
 double measure_expert_reads(const engine::MemoryPlan& plan, const model::Checkpoint& checkpoint,

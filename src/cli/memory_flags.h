@@ -37,9 +37,10 @@ struct MemoryFlags {
   std::string io;         ///< "auto", "uring", "threads" or "buffered"
   std::string prefetch;   ///< "auto", "always" or "off"
   std::string predictor;  ///< of experts::route_predictors()
+  std::string hot_set;    ///< file; "": none
 };
 
-/// --memory, --cache-policy, --io, --prefetch, --predictor. The result is --memory's.
+/// --memory, --cache-policy, --io, --prefetch, --predictor, --hot-set. The result is --memory's.
 CLI::Option* add_memory(CLI::App& app, MemoryFlags& flags);
 
 /// The bytes that a limit stands for in a process that holds `process` by now. Throws
@@ -62,6 +63,14 @@ std::optional<engine::MemoryPlan> plan_within(const MemoryFlags& flags,
                                               engine::MemoryNeeds needs,
                                               engine::EngineOptions& options, Log& log,
                                               double share = 1);
+
+/// Lets the engine begin with the experts that earlier runs used most, if --hot-set names a file
+/// that is there. Throws as engine::read_hot_set.
+void begin_with_hot_set(const MemoryFlags& flags, const model::Checkpoint& checkpoint,
+                        engine::Engine& engine);
+/// Writes what this run and those before used most, where experts were read while running.
+void keep_hot_set(const MemoryFlags& flags, const model::Checkpoint& checkpoint,
+                  const engine::Engine& engine);
 
 /// Bytes per second of reads of the model's file, each as long as the largest expert (0: there are
 /// none), within the memory that the plan has for reads and experts; before these are there.

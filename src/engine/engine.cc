@@ -216,6 +216,14 @@ Bytes Engine::weight_memory() const { return state_->weights.memory() + state_->
 
 const experts::CacheStatistics* Engine::expert_cache() const { return state_->store->statistics(); }
 
+std::vector<experts::ExpertUses> Engine::hottest_experts() const {
+  return state_->store->hottest();
+}
+
+void Engine::warm_up(std::span<const experts::ExpertUses> hottest) {
+  state_->store->warm_up(hottest);
+}
+
 const experts::PrefetchStatistics* Engine::prefetch() const {
   return state_->prefetcher == nullptr ? nullptr : &state_->prefetcher->statistics();
 }

@@ -76,6 +76,10 @@ class Engine {
   Bytes weight_memory() const;
   /// What reading experts has come to; null: all are held.
   const experts::CacheStatistics* expert_cache() const;
+  /// How often each expert was asked for since the start, hottest first; empty: all are held.
+  std::vector<experts::ExpertUses> hottest_experts() const;
+  /// Experts to read early, in time and memory that nobody needs, hottest first.
+  void warm_up(std::span<const experts::ExpertUses> hottest);
   /// What predicting experts has come to; null: nothing is predicted.
   const experts::PrefetchStatistics* prefetch() const;
   /// Does what is left of background work on the weights, so that speed is steady from here on.

@@ -4,6 +4,19 @@
 
 namespace winnow::experts {
 
+std::vector<std::vector<Entry>> make_entries(const SlotLayout& layout,
+                                             std::span<const SlotClass> classes) {
+  std::vector<std::vector<Entry>> entries;
+  for (std::uint32_t l = 0; l < layout.num_layers(); ++l) {
+    auto& layer = entries.emplace_back(layout.num_experts(LayerId{l}));
+    for (std::uint32_t e = 0; e < layer.size(); ++e) {
+      const std::size_t bytes = layout.record(LayerId{l}, ExpertId{e}).bytes;
+      while (bytes != 0 && classes[layer[e].slot_class].bytes < bytes) ++layer[e].slot_class;
+    }
+  }
+  return entries;
+}
+
 std::vector<SlotPool> make_slot_pools(std::span<const SlotClass> classes, const CacheShape& shape,
                                       const PolicyEntry& policy, std::uint64_t seed,
                                       std::byte* place) {

@@ -41,6 +41,10 @@ struct SlotPool {
   std::size_t pins = 0;  ///< slots that callers hold
 };
 
+/// Absent experts of these layers, each of the least class that is large enough.
+std::vector<std::vector<Entry>> make_entries(const SlotLayout& layout,
+                                             std::span<const SlotClass> classes);
+
 /// One for each class; `place` has room for all slots.
 std::vector<SlotPool> make_slot_pools(std::span<const SlotClass> classes, const CacheShape& shape,
                                       const PolicyEntry& policy, std::uint64_t seed,

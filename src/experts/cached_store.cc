@@ -13,6 +13,7 @@
 #include "experts/cache_entry.h"
 #include "experts/cache_policy.h"
 #include "experts/catalogue.h"
+#include "experts/hot_set.h"
 #include "experts/read_rate.h"
 #include "experts/slot_layout.h"
 #include "os/aligned_buffer.h"
@@ -35,19 +36,17 @@ class CachedStore final : public ExpertStore, public PinOwner {
   void begin_sequence() override {
     for (SlotPool& pool : pools_) pool.policy->begin_sequence();
   }
-  Bytes memory() const override { return {arena_.size() + constant_bytes_}; }
+  void warm_up(std::span<const ExpertUses> hottest) override { hot_set_.warm_up(hottest); }
+  std::vector<ExpertUses> hottest() const override { return hot_set_.hottest(); }
+  void idle() override;
+  Bytes memory() const override { return Bytes{arena_.size()} + constant_bytes(catalogue_); }
   Bytes absent_bytes(LayerId layer, ExpertId expert) const override;
   double read_rate() const override { return read_rate_.bytes_per_second(); }
   const CacheStatistics* statistics() const override { return &statistics_; }
   void unpin(std::uint64_t pin) noexcept override;
 
   // For batches.
-  std::optional<ExpertKey> owner_of(ExpertKey key) const {
-    return experts::owner_of(catalogue_, key);
-  }
-  ExpertForm form_without_bytes(ExpertKey key) const {
-    return experts::form_without_bytes(catalogue_, key);
-  }
+  const ExpertCatalogue& catalogue() const { return catalogue_; }
   Entry& entry(ExpertKey key) { return entries_[index(key.layer)][index(key.expert)]; }
   SlotPool& pool_of(const Entry& entry) { return pools_[entry.slot_class]; }
   void begin_waiting(ExpertKey key);
@@ -66,7 +65,6 @@ class CachedStore final : public ExpertStore, public PinOwner {
   bool wait();
 
  private:
-  void make_entries(std::span<const SlotClass> classes);
   void announce(LayerId layer, std::span<const ExpertKey> keys);
   /// Why the next request reads this expert.
   Origin origin_of(ExpertId expert) const;
@@ -81,7 +79,6 @@ class CachedStore final : public ExpertStore, public PinOwner {
   const CacheShape shape_;
   std::vector<std::vector<Entry>> entries_;
   std::vector<SlotPool> pools_;
-  std::uint64_t constant_bytes_ = 0;
   std::uint64_t arrivals_ = 0;
   std::size_t reads_under_way_ = 0;
   bool waiting_ = false;  // for the reader
@@ -89,6 +86,7 @@ class CachedStore final : public ExpertStore, public PinOwner {
   std::optional<LayerId> last_layer_;                    // that was asked for
   std::optional<std::vector<ExpertId>> expected_again_;  // of the next request
   CacheStatistics statistics_;
+  HotSet hot_set_;
   os::AlignedBuffer arena_;
   std::unique_ptr<os::AsyncReader> reader_;  // after the memory that it writes to
 };
@@ -128,7 +126,7 @@ class GuessBatch final : public Batch {
   GuessBatch(CachedStore& store, LayerId layer, std::span<const ExpertId> experts) : store_(store) {
     std::vector<os::AsyncRead> reads;
     for (const ExpertId expert : experts) {
-      const auto owner = store.owner_of({layer, expert});
+      const auto owner = owner_of(store.catalogue(), {layer, expert});
       if (!owner || store.entry(*owner).presence != Presence::kAbsent) continue;
       if (store.admit(*owner, Origin::kSpeculation, reads)) begun_.push_back(*owner);
     }
@@ -146,7 +144,7 @@ class GuessBatch final : public Batch {
 };
 
 void CachedBatch::add(ExpertKey key, Origin origin) {
-  const auto owner = store_.owner_of(key);
+  const auto owner = owner_of(store_.catalogue(), key);
   if (!owner) {
     without_bytes_.push_back(key);
     return;
@@ -191,7 +189,7 @@ std::optional<PinnedExpert> CachedBatch::next_ready() {
   if (!without_bytes_.empty()) {
     const ExpertKey key = without_bytes_.back();
     without_bytes_.pop_back();
-    return PinnedExpert(key.expert, store_.form_without_bytes(key));
+    return PinnedExpert(key.expert, form_without_bytes(store_.catalogue(), key));
   }
   store_.collect();
   while (true) {
@@ -227,7 +225,10 @@ bool CachedBatch::ready() const {
 
 CachedStore::CachedStore(const ExpertCatalogue& catalogue, const CacheOptions& options,
                          const MakeReader& make_reader)
-    : catalogue_(catalogue), layout_(catalogue), shape_(shape_of(catalogue, options.top_k)) {
+    : catalogue_(catalogue),
+      layout_(catalogue),
+      shape_(shape_of(catalogue, options.top_k)),
+      hot_set_(shape_) {
   if (options.slots < layout_.minimum(options.top_k)) {
     fail(ErrorCode::kBudget, "{} for experts are too few: the {} of a token's layer take {}",
          format_bytes(options.slots), options.top_k, format_bytes(layout_.minimum(options.top_k)));
@@ -237,7 +238,7 @@ CachedStore::CachedStore(const ExpertCatalogue& catalogue, const CacheOptions& o
   const PolicyEntry& policy =
       options.policy.empty() ? *cache_policies().front() : find_cache_policy(options.policy);
   pools_ = make_slot_pools(classes, shape_, policy, options.seed, arena_.data());
-  make_entries(classes);
+  entries_ = experts::make_entries(layout_, classes);
   std::vector<std::unique_ptr<os::ReadSource>> sources;
   for (const os::RandomAccessFile* file : layout_.files()) {
     sources.push_back(os::make_read_source(*file, options.page_cache));
@@ -246,19 +247,6 @@ CachedStore::CachedStore(const ExpertCatalogue& catalogue, const CacheOptions& o
   reader.registered = {arena_.data(), arena_.size()};
   reader_ = make_reader ? make_reader(std::move(sources), reader)
                         : os::make_async_reader(std::move(sources), reader);
-}
-
-void CachedStore::make_entries(std::span<const SlotClass> classes) {
-  for (std::uint32_t l = 0; l < catalogue_.size(); ++l) {
-    const auto& layer = catalogue_[l];
-    auto& entries = entries_.emplace_back(layer.size());
-    for (std::uint32_t e = 0; e < layer.size(); ++e) {
-      const std::size_t bytes = layout_.record(LayerId{l}, ExpertId{e}).bytes;
-      while (bytes != 0 && classes[entries[e].slot_class].bytes < bytes) ++entries[e].slot_class;
-      const auto* const constant = std::get_if<ConstantSource>(&layer[e]);
-      if (constant != nullptr) constant_bytes_ += constant->values.size() * sizeof(float);
-    }
-  }
 }
 
 std::unique_ptr<Batch> CachedStore::request(LayerId layer, std::span<const ExpertId> experts,
@@ -276,7 +264,22 @@ std::unique_ptr<Batch> CachedStore::request(LayerId layer, std::span<const Exper
   for (const ExpertId expert : experts) batch->add({layer, expert}, origin_of(expert));
   expected_again_.reset();
   batch->begin_reads();
+  idle();
   return batch;
+}
+
+void CachedStore::idle() {
+  collect();
+  while (reads_under_way_ == 0) {
+    const auto key = hot_set_.next();
+    if (!key) return;
+    const auto owner = owner_of(catalogue_, *key);
+    if (!owner || entry(*owner).presence != Presence::kAbsent) continue;
+    if (pool_of(entry(*owner)).free.empty()) continue;  // nothing leaves for it
+    std::vector<os::AsyncRead> reads;
+    admit(*owner, Origin::kSpeculation, reads);
+    submit(reads, Priority::kSpeculation);
+  }
 }
 
 Origin CachedStore::origin_of(ExpertId expert) const {
@@ -291,7 +294,7 @@ std::vector<ExpertKey> CachedStore::keys_of(LayerId layer,
                                             std::span<const ExpertId> experts) const {
   std::vector<ExpertKey> keys;
   for (const ExpertId expert : experts) {
-    if (const auto owner = owner_of({layer, expert})) keys.push_back(*owner);
+    if (const auto owner = owner_of(catalogue_, {layer, expert})) keys.push_back(*owner);
   }
   std::sort(keys.begin(), keys.end());
   keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
@@ -308,6 +311,7 @@ void CachedStore::announce(LayerId layer, std::span<const ExpertKey> keys) {
     const bool present =
         expert.presence == Presence::kResident || expert.presence == Presence::kOnItsWay;
     ++(present ? statistics_.hits : statistics_.misses);
+    hot_set_.count(key);
     chosen[expert.slot_class].push_back(key.expert);
   }
   for (std::size_t pool = 0; pool < pools_.size(); ++pool) {
@@ -405,7 +409,7 @@ bool CachedStore::admit(ExpertKey key, Origin origin, std::vector<os::AsyncRead>
 }
 
 Bytes CachedStore::absent_bytes(LayerId layer, ExpertId expert) const {
-  const auto owner = owner_of({layer, expert});
+  const auto owner = owner_of(catalogue_, {layer, expert});
   if (!owner) return {};
   const Entry& entry = entries_[index(owner->layer)][index(owner->expert)];
   if (entry.presence != Presence::kAbsent) return {};
@@ -458,16 +462,9 @@ void CachedStore::take(const os::ReadResult& result) {
 /// are.
 void CachedStore::check_bytes(ExpertKey key, Entry& expert) {
   const auto& location = std::get<ExpertLocation>(catalogue_[index(key.layer)][index(key.expert)]);
-  if (!location.crc32c) return;
-  const std::uint32_t found =
-      layout_.checksum(layout_.record(key.layer, key.expert), location, expert.slot);
-  expert.checked = found == *location.crc32c;
-  if (expert.checked) return;
   try {
-    fail_data(
-        "{}: its bytes from offset {} on are damaged: CRC-32C {:08x}, and key "
-        "'winnow.experts.crc32c' says {:08x}; copy the file again",
-        location.gate_proj.file->name(), location.gate_proj.offset, found, *location.crc32c);
+    layout_.require_checksum(layout_.record(key.layer, key.expert), location, expert.slot);
+    expert.checked = true;
   } catch (...) {
     expert.error = std::current_exception();
   }

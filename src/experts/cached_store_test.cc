@@ -356,6 +356,30 @@ TEST_F(CachedStoreTest, KeepsGuessesWhoseReadsHaveBegun) {
   EXPECT_EQ(store->statistics()->misses, 0U);
 }
 
+TEST_F(CachedStoreTest, WarmsUpOneByOneIntoFreeSlotsWhileNothingIsRead) {
+  const auto store = manual_store(3);
+  store->warm_up(std::vector<ExpertUses>{{kLast, ExpertId{5}, 9},
+                                         {kFirst, ExpertId{0}, 8},
+                                         {kLast, ExpertId{2}, 7},
+                                         {kLast, ExpertId{1}, 6}});
+  EXPECT_TRUE(control_.waiting.empty());
+  store->idle();
+  store->idle();
+  ASSERT_EQ(control_.waiting.size(), 1U) << "one at a time";
+  EXPECT_EQ(control_.priorities.back(), os::ReadPriority::kSpeculation);
+  EXPECT_EQ(store->absent_bytes(kLast, ExpertId{5}).value, 0U);
+  for (int i = 0; i < 5; ++i) {
+    if (!control_.waiting.empty()) control_.read(0);
+    store->idle();
+  }
+  EXPECT_EQ(store->absent_bytes(kLast, ExpertId{2}).value, 0U);
+  EXPECT_NE(store->absent_bytes(kLast, ExpertId{1}).value, 0U) << "there was no slot for it";
+  EXPECT_EQ(store->statistics()->evictions, 0U);
+  EXPECT_THAT(use(*store, kLast, {5}), ElementsAre(5));
+  EXPECT_EQ(store->statistics()->hits, 1U);
+  EXPECT_EQ(store->hottest().front(), (ExpertUses{kLast, ExpertId{5}, 5}));
+}
+
 TEST_F(CachedStoreTest, DropsGuessesThatNoSlotIsLeftFor) {
   const auto store = manual_store(2);
   const auto batch = store->request(kFirst, experts({0, 1}), Priority::kDemand);

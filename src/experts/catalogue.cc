@@ -22,6 +22,17 @@ ExpertForm form_without_bytes(const ExpertCatalogue& catalogue, ExpertKey key) {
   return ConstantExpert{std::get<ConstantSource>(source).values};
 }
 
+Bytes constant_bytes(const ExpertCatalogue& catalogue) {
+  std::uint64_t bytes = 0;
+  for (const auto& layer : catalogue) {
+    for (const ExpertSource& source : layer) {
+      const auto* const constant = std::get_if<ConstantSource>(&source);
+      if (constant != nullptr) bytes += constant->values.size() * sizeof(float);
+    }
+  }
+  return {bytes};
+}
+
 CacheShape shape_of(const ExpertCatalogue& catalogue, std::size_t top_k) {
   CacheShape shape;
   shape.num_layers = static_cast<std::uint32_t>(catalogue.size());

@@ -17,6 +17,9 @@ std::optional<ExpertKey> owner_of(const ExpertCatalogue& catalogue, ExpertKey ke
 /// The form of an expert without bytes. A constant's values stay the catalogue's.
 ExpertForm form_without_bytes(const ExpertCatalogue& catalogue, ExpertKey key);
 
+/// Of the vectors that stand for experts.
+Bytes constant_bytes(const ExpertCatalogue& catalogue);
+
 /// For caches and predictors of these experts, the number of slots left open.
 CacheShape shape_of(const ExpertCatalogue& catalogue, std::size_t top_k);
 

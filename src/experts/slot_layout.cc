@@ -120,15 +120,20 @@ std::vector<SlotClass> SlotLayout::classes(std::size_t eighths, std::size_t top_
   return result;
 }
 
-std::uint32_t SlotLayout::checksum(const ExpertRecord& record, const ExpertLocation& location,
-                                   const std::byte* slot) const {
+void SlotLayout::require_checksum(const ExpertRecord& record, const ExpertLocation& location,
+                                  const std::byte* slot) const {
+  if (!location.crc32c) return;
   std::uint32_t sum = 0;
   ExpertMatrices matrices;
   visit_matrices(location, matrices, [&](const MatrixLocation& from, quant::PackedMatrix& to) {
     to = {from.codec, slot + position(record, from), from.rows, from.cols};
     sum = crc32c({to.data, to.bytes().value}, sum);
   });
-  return sum;
+  if (sum == *location.crc32c) return;
+  fail_data(
+      "{}: its bytes from offset {} on are damaged: CRC-32C {:08x}, and key "
+      "'winnow.experts.crc32c' says {:08x}; copy the file again",
+      location.gate_proj.file->name(), location.gate_proj.offset, sum, *location.crc32c);
 }
 
 Bytes SlotLayout::minimum(std::size_t top_k) const {

@@ -45,15 +45,18 @@ class SlotLayout {
   explicit SlotLayout(const ExpertCatalogue& catalogue);
 
   std::span<const os::RandomAccessFile* const> files() const { return files_; }
+  std::size_t num_layers() const { return records_.size(); }
+  std::size_t num_experts(LayerId layer) const { return records_[index(layer)].size(); }
   const ExpertRecord& record(LayerId layer, ExpertId expert) const {
     return records_[index(layer)][index(expert)];
   }
   /// Where the first byte of a matrix of this record lies in the slot.
   std::size_t position(const ExpertRecord& record, const MatrixLocation& matrix) const;
 
-  /// CRC-32C of an expert's packed matrices, one after the other, as they lie in `slot`.
-  std::uint32_t checksum(const ExpertRecord& record, const ExpertLocation& location,
-                         const std::byte* slot) const;
+  /// Throws Error{kBadData} when the bytes in `slot` are not those that the location's checksum is
+  /// of.
+  void require_checksum(const ExpertRecord& record, const ExpertLocation& location,
+                        const std::byte* slot) const;
 
   /// Slots for all experts that have a record.
   Bytes all() const { return {all_}; }

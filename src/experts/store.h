@@ -122,6 +122,13 @@ inline CacheStatistics operator-(CacheStatistics a, const CacheStatistics& b) {
           a.bytes_read - b.bytes_read, a.stall_seconds - b.stall_seconds};
 }
 
+struct ExpertUses {
+  LayerId layer{};
+  ExpertId expert{};
+  std::uint64_t uses = 0;  ///< requests
+  friend bool operator==(const ExpertUses&, const ExpertUses&) = default;
+};
+
 /// One per model; used by one engine thread at a time.
 class ExpertStore {
  public:
@@ -134,6 +141,14 @@ class ExpertStore {
                                          Priority priority) = 0;
   /// The next requests are of a text that has nothing to do with the former.
   virtual void begin_sequence() {}
+  /// Reads these, hottest first, into memory that nobody has taken yet, one at a time and only
+  /// while nothing else is on its way. Keys that it does not have are ignored.
+  virtual void warm_up(std::span<const ExpertUses> /*hottest*/) {}
+  /// How often each expert was asked for, hottest first; what it was warmed up with counts half.
+  /// Those that never were are left out. Empty where all are held.
+  virtual std::vector<ExpertUses> hottest() const { return {}; }
+  /// Nobody waits for anything: goes on warming up.
+  virtual void idle() {}
   /// Bytes of memory it holds.
   virtual Bytes memory() const = 0;
   /// What would be read for this expert; 0: it is in memory or on its way.

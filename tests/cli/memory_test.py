@@ -117,6 +117,25 @@ class MemoryTest(CommandTest):
         self.assertEqual(found["useful"], found["named_right"])
         self.assertGreater(found["useful"], 0)
 
+    def test_a_run_begins_with_what_earlier_ones_used(self):
+        expected = self.assert_ok(self.generate()).stdout
+        hot = self.folder / "hot.json"
+        flags = ("--memory", self.minimum() + 8 * MIB, "--hot-set", hot)
+        for run in range(3):
+            done = self.assert_ok(self.generate(*flags, "--stats-json"))
+            self.assertEqual(done.stdout, expected)
+            kept = json.loads(hot.read_text(encoding="utf-8"))
+            self.assertEqual(kept["format"], "winnow-hot-set")
+            counts = [uses for _, _, uses in kept["experts"]]
+            self.assertEqual(counts, sorted(counts, reverse=True))
+            if run == 0:
+                first = counts
+        self.assertGreater(sum(counts), sum(first))
+        # A file that is something else is left alone.
+        hot.write_text("my notes", encoding="utf-8")
+        self.assert_fails(self.generate(*flags), 2, "hot.json")
+        self.assertEqual(hot.read_text(encoding="utf-8"), "my notes")
+
     def test_tokens_go_to_experts_in_memory_when_asked_to(self):
         flags = ("--memory", self.minimum() + 3 * MIB, "--stats-json")
 

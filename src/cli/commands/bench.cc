@@ -340,12 +340,14 @@ void bench(Context& context, const Options& given) {
   const double measured = measuring.seconds();
   const auto engine = load_engine(checkpoint, options.engine, context.log);
   engine->set_routing_policy(policy);
+  begin_with_hot_set(options.memory, checkpoint, *engine);
   const double startup = watch.seconds() - measured;
   Bench bench(checkpoint, *engine, options, limited ? &*limited : nullptr, context.log);
   bench.run_first_token();
   const double first_token = watch.seconds() - measured;
   engine->settle();  // what is measured is the steady state
   SpeedReport report = bench.measure();
+  keep_hot_set(options.memory, checkpoint, *engine);
   report.startup_seconds = startup;
   report.first_token_seconds = first_token;
   if (options.json) {

@@ -204,6 +204,7 @@ void run(const Options& options, Context& context) {
   (void)plan_within(options.memory, checkpoint, needs, engine_options, context.log);
   engine::Engine model(checkpoint, engine_options, context.log);
   model.set_routing_policy(policy);
+  begin_with_hot_set(options.memory, checkpoint, model);
   std::optional<compress::KeyEntropy> keys;
   if (options.key_entropy) keys = compress::measure_key_entropy(model, windows, context.log);
   std::unique_ptr<metrics::NeuronDropper> dropper;
@@ -218,6 +219,7 @@ void run(const Options& options, Context& context) {
       metrics::evaluate(model, reference ? &*reference : nullptr, windows, context.log,
                         options.tokens_out ? &tokens : nullptr);
   if (options.tokens_out) write_tokens(options, context, windows, tokens);
+  keep_hot_set(options.memory, checkpoint, model);
 
   Json json;
   json["schema_version"] = 1;

@@ -152,6 +152,7 @@ void run(Context& context, Options options) {
   if (plan) options.generate.prefill_chunk = plan->tokens;
   const auto engine = load_engine(checkpoint, options.engine, context.log);
   engine->set_routing_policy(policy);
+  begin_with_hot_set(options.memory, checkpoint, *engine);
 
   Statistics statistics{.prompt_tokens = prompt.size(),
                         .result = {},
@@ -175,6 +176,7 @@ void run(Context& context, Options options) {
   };
   statistics.result =
       engine::generate(*engine, cache, tokenizer, prompt, options.generate, sink, context.log);
+  keep_hot_set(options.memory, checkpoint, *engine);
   if (engine->expert_cache() != nullptr) statistics.expert_cache = *engine->expert_cache();
   if (engine->prefetch() != nullptr) statistics.prefetch = *engine->prefetch();
   if (options.routing.given()) {
