@@ -14,22 +14,26 @@ namespace winnow::experts {
 namespace {
 
 // The first is in use until another has proved better; the last is immune to cycles.
-constexpr std::array kCandidates = {"sequence-matching", "lfru", "predicted-demand",
+constexpr std::array kCandidates = {"sequence-matching", "predicted-demand", "lfru",
                                     "segmented-lru", "random-subset"};
+// The first looks at every resident when one has to leave: with thousands of them that takes
+// milliseconds a token, and the second is as good where routes have no pattern.
+constexpr std::size_t kMostSlotsOfTheFirst = 1024;
 // Changing over costs nothing, so that a small lead is worth it.
 constexpr double kLead = 0.005;
 
-std::vector<const PolicyEntry*> candidates() {
+std::vector<const PolicyEntry*> candidates(const CacheShape& shape) {
   std::vector<const PolicyEntry*> entries;
   entries.reserve(kCandidates.size());
   for (const std::string_view name : kCandidates) entries.push_back(&find_cache_policy(name));
+  if (shape.slots > kMostSlotsOfTheFirst) entries.erase(entries.begin());
   return entries;
 }
 
 class Adaptive final : public CachePolicy {
  public:
   Adaptive(const CacheShape& shape, std::uint64_t seed)
-      : candidates_(candidates()),
+      : candidates_(candidates(shape)),
         shadows_(shape, candidates_, *candidates_.front(), {.lead = kLead, .seed = seed}) {
     for (const PolicyEntry* entry : candidates_) twins_.push_back(entry->make(shape, seed));
     active_ = twins_.front().get();
