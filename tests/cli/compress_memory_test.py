@@ -17,6 +17,7 @@ CALIBRATION = GRAIN / "data" / "calib"
 class LargerThanMemory(CommandTest):
     SHAPE = ("tiny", "--layers", "9")
     LIMIT = 108 << 20
+    EXCEEDS_LIMIT = True
     TOKENS = 2500
     KILLED_AT = ("costs-expert_down_proj-00004.json", "expert_down_proj-00005.*")
 
@@ -25,7 +26,8 @@ class LargerThanMemory(CommandTest):
         self.model = self.folder / "model.gguf"
         subprocess.run([os.environ["WINNOW_MAKE_SPEED_MODEL"], "--shape", *self.SHAPE, "--type", "F32",
                         "-o", self.model], check=True, capture_output=True)
-        self.assertGreater(self.model.stat().st_size, self.LIMIT)
+        if self.EXCEEDS_LIMIT:
+            self.assertGreater(self.model.stat().st_size, self.LIMIT)
 
     def arguments(self, out, *options):
         return ("compress", self.model, "-o", out, "--data", CALIBRATION / "cpp.txt", "--tokens", self.TOKENS,
