@@ -125,7 +125,7 @@ std::string to_text(const engine::ExpertUse& use) {
     text +=
         fmt::format("; gone to others that were in memory: {}", percent(use.redirected_share()));
   }
-  return text + "\n";
+  return text;
 }
 
 }  // namespace winnow::cli

@@ -167,12 +167,8 @@ void Engine::State::announce(std::span<const SequenceInput> sequences, std::size
   if (begins) prefetcher->begin_sequence();
   if (!predicts) return;
   prefetcher->begin_pass(sequences.front().tokens.front());
-  for (std::uint32_t layer = 0; layer < spec.num_hidden_layers; ++layer) {
-    if (!spec.is_moe_layer(LayerId{layer})) continue;
-    const std::size_t experts = weights.matrix(overrides, Role::kRouter, LayerId{layer}).rows;
-    prefetcher->look_ahead(LayerId{layer}, experts, nullptr);
-    break;
-  }
+  const auto first = moe_layer_from(spec, 0);
+  if (first) prefetcher->look_ahead(*first, spec.num_experts(*first), nullptr);
 }
 
 void Engine::State::normalize(std::span<const float> weight, Residual residual_sum) {

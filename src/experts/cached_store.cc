@@ -423,6 +423,7 @@ void CachedStore::drop_guess(ExpertKey key) {
   std::uint64_t bytes = 0;
   for (const SlotRead& read : layout_.record(key.layer, key.expert).reads) bytes += read.size;
   statistics_.bytes_read -= bytes;
+  statistics_.guessed_bytes -= bytes;
   read_rate_.take_back(bytes);
   reads_under_way_ -= std::exchange(expert.reads_left, 0);
   expert.presence = Presence::kAbsent;
@@ -435,6 +436,7 @@ void CachedStore::submit(std::span<const os::AsyncRead> reads, Priority priority
   std::uint64_t bytes = 0;
   for (const os::AsyncRead& read : reads) bytes += read.out.size();
   statistics_.bytes_read += bytes;
+  if (priority == Priority::kSpeculation) statistics_.guessed_bytes += bytes;
   read_rate_.begin(bytes, reads_under_way_ == 0);
   reads_under_way_ += reads.size();
   reader_->submit(reads, priority == Priority::kSpeculation ? os::ReadPriority::kSpeculation

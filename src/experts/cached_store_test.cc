@@ -331,6 +331,7 @@ TEST_F(CachedStoreTest, TakesGuessesBackThatNobodyWantsAndThatHaveNotBegun) {
   ASSERT_EQ(control_.waiting.size(), 1U);  // expert 4, for the batch
   EXPECT_EQ(store->absent_bytes(kLast, ExpertId{3}).value, kSlot);
   EXPECT_EQ(store->statistics()->bytes_read, kSlot);
+  EXPECT_EQ(store->statistics()->guessed_bytes, kSlot);
   const auto four = batch->next_ready();
   ASSERT_TRUE(four.has_value());
   expect_expert(location(kLast, ExpertId{4}), *four);

@@ -50,14 +50,13 @@ void Prefetcher::observe_time() {
   const CacheStatistics* const cache = store_.statistics();
   const double rate = store_.read_rate();
   if (cache == nullptr) return;
+  const std::uint64_t needed = cache->bytes_read - cache->guessed_bytes;
   if (last_request_ && rate > 0) {
-    const std::uint64_t demand = cache->bytes_read - bytes_before_ - speculative_bytes_;
     gate_.observe_layer(std::chrono::duration<double>(now - *last_request_).count(),
-                        static_cast<double>(demand) / rate);
+                        static_cast<double>(needed - needed_before_) / rate);
   }
   last_request_ = now;
-  bytes_before_ = cache->bytes_read;
-  speculative_bytes_ = 0;
+  needed_before_ = needed;
 }
 
 void Prefetcher::judge(LayerId layer, std::span<const ExpertId> chosen) {
@@ -123,10 +122,7 @@ void Prefetcher::read_named(LayerId layer) {
     read_ahead_ = std::min(read_ahead_, allowed);
   }
   if (read_ahead_ == 0) return;
-  const std::uint64_t before = store_.statistics() != nullptr ? store_.statistics()->bytes_read : 0;
   reading_ = store_.request(layer, std::span(absent_).first(read_ahead_), Priority::kSpeculation);
-  const std::uint64_t after = store_.statistics() != nullptr ? store_.statistics()->bytes_read : 0;
-  speculative_bytes_ += after - before;
   statistics_.read += read_ahead_;
 }
 

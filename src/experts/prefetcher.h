@@ -85,8 +85,7 @@ class Prefetcher {
   bool paid_ = false;      // the last time that it was asked, something was worth reading
   // Since the last layer's request.
   std::optional<Clock::time_point> last_request_;
-  std::uint64_t bytes_before_ = 0;
-  std::uint64_t speculative_bytes_ = 0;
+  std::uint64_t needed_before_ = 0;  // bytes
 };
 
 }  // namespace winnow::experts

@@ -25,20 +25,29 @@ constexpr std::uint64_t kExpert = 1000;
 class FakeStore final : public ExpertStore {
  public:
   struct Nothing final : Batch {
-    explicit Nothing(int& alive) : alive_(alive) { ++alive_; }
-    ~Nothing() override { --alive_; }
+    Nothing(FakeStore& store, std::uint64_t bytes) : store_(store), bytes_(bytes) {
+      ++store_.alive_;
+      store_.statistics_.bytes_read += bytes_;
+      store_.statistics_.guessed_bytes += bytes_;
+    }
+    /// None of the reads has begun.
+    ~Nothing() override {
+      --store_.alive_;
+      store_.statistics_.bytes_read -= bytes_;
+      store_.statistics_.guessed_bytes -= bytes_;
+    }
     std::optional<PinnedExpert> next_ready() override { return std::nullopt; }
     bool ready() const override { return false; }
-    int& alive_;
+    FakeStore& store_;
+    std::uint64_t bytes_;
   };
   std::unique_ptr<Batch> request(LayerId layer, std::span<const ExpertId> experts,
                                  Priority priority) override {
     EXPECT_EQ(priority, Priority::kSpeculation);
     for (const ExpertId expert : experts) {
       guessed_.emplace_back(index(layer), index(expert));
-      statistics_.bytes_read += kExpert;
     }
-    return std::make_unique<Nothing>(alive_);
+    return std::make_unique<Nothing>(*this, experts.size() * kExpert);
   }
   Bytes memory() const override { return {}; }
   const CacheStatistics* statistics() const override { return &statistics_; }
@@ -145,6 +154,18 @@ TEST_F(PrefetcherTest, ReadsNothingWhileTheDiskIsBusy) {
   EXPECT_THAT(store_.guessed_, IsEmpty());
   EXPECT_GT(prefetcher.gate().precision(0), 0.9);
   EXPECT_EQ(prefetcher.statistics().named_right, prefetcher.statistics().named);
+}
+
+TEST_F(PrefetcherTest, CountsNeitherGuessesNorWhatBecameOfThemAsNeeded) {
+  Prefetcher prefetcher(store_, kShape, {.mode = Mode::kAlways, .predictor = "next-router"});
+  store_.rate_ = 1;  // a single byte would fill the time
+  for (int i = 0; i < 50; ++i) {
+    pass(prefetcher, {3, 5});
+    prefetcher.look_ahead(LayerId{2}, kShape.num_experts, &preview_);
+    prefetcher.routed(LayerId{2}, experts({3, 5}));
+  }
+  EXPECT_FALSE(store_.guessed_.empty());
+  EXPECT_EQ(prefetcher.gate().busy_share(), 0);
 }
 
 TEST_F(PrefetcherTest, RefusesAPredictorThatThereIsNot) {

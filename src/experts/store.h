@@ -103,7 +103,8 @@ struct CacheStatistics {
   std::uint64_t misses = 0;  ///< those that had none and were read
   std::uint64_t evictions = 0;
   std::uint64_t bytes_read = 0;
-  double stall_seconds = 0;  ///< spent waiting for reads
+  std::uint64_t guessed_bytes = 0;  ///< of these, read before anybody asked
+  double stall_seconds = 0;         ///< spent waiting for reads
 
   double hit_rate() const {
     return hits + misses == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(hits + misses);
@@ -114,12 +115,17 @@ inline CacheStatistics& operator+=(CacheStatistics& a, const CacheStatistics& b)
   a.misses += b.misses;
   a.evictions += b.evictions;
   a.bytes_read += b.bytes_read;
+  a.guessed_bytes += b.guessed_bytes;
   a.stall_seconds += b.stall_seconds;
   return a;
 }
 inline CacheStatistics operator-(CacheStatistics a, const CacheStatistics& b) {
-  return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions,
-          a.bytes_read - b.bytes_read, a.stall_seconds - b.stall_seconds};
+  return {a.hits - b.hits,
+          a.misses - b.misses,
+          a.evictions - b.evictions,
+          a.bytes_read - b.bytes_read,
+          a.guessed_bytes - b.guessed_bytes,
+          a.stall_seconds - b.stall_seconds};
 }
 
 struct ExpertUses {

@@ -36,7 +36,6 @@ def resident(process):
 def soak(tokens, *flags):
     command = [BINARY, "bench", GRAIN, "--memory", LIMIT, "--prompt", 8, "--generate", GENERATE, "--repetitions",
                max(1, tokens // GENERATE), "--json", os.devnull, *flags]
-    # A file: nobody reads a pipe while it runs.
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         samples = []
         while process.poll() is None:

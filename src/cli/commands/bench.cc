@@ -357,7 +357,7 @@ void bench(Context& context, const Options& given) {
   }
   if (options.json == "-") return;
   context.out.write(to_text(report));
-  if (bench.decoded()) context.out.write(to_text(*bench.decoded()));
+  if (bench.decoded()) context.out.write(to_text(*bench.decoded()) + "\n");
 }
 
 Action declare(CLI::App& app) {

@@ -238,7 +238,7 @@ void run(const Options& options, Context& context) {
   if (options.json != "-") {
     context.log.clear_progress();
     print_table(context.out, evaluation);
-    if (options.routing.given()) context.out.write(to_text(use));
+    if (options.routing.given()) context.out.write(to_text(use) + "\n");
     if (dropper) print_sparsity(context.out, *dropper);
     if (keys) print_key_entropy(context.out, *keys);
   }

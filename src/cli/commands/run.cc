@@ -48,8 +48,8 @@ struct Statistics {
   std::uint64_t seed = 0;
   std::optional<experts::CacheStatistics> expert_cache;
   std::optional<experts::PrefetchStatistics> prefetch;
-  std::optional<Json> routing_policy;  ///< what it came to; nothing: the model's own routes
-  std::string routing_line;
+  RoutingFlags routing;
+  std::optional<engine::ExpertUse> use;  ///< nothing: the model's own routes
 
   double prompt_rate() const {
     return result.prefill_seconds > 0 ? static_cast<double>(prompt_tokens) / result.prefill_seconds
@@ -71,7 +71,7 @@ std::string to_line(const Statistics& s) {
       s.result.first_token_seconds, engine::to_string(s.result.reason),
       format_bytes(Bytes{os::peak_resident_bytes()}),
       s.expert_cache ? cli::to_text(*s.expert_cache) + "; " : std::string(),
-      s.routing_policy ? s.routing_line + " " : std::string(), s.isa,
+      s.use ? cli::to_text(*s.use) + "; " : std::string(), s.isa,
       s.threads == 1 ? std::string("1 thread") : fmt::format("{} threads", s.threads));
 }
 
@@ -92,7 +92,7 @@ Json to_json(const Statistics& s) {
   out["kv_type"] = std::string(kernels::to_string(s.kv_type));
   if (s.expert_cache) out["expert_cache"] = cli::to_json(*s.expert_cache);
   if (s.prefetch) out["prefetch"] = cli::to_json(*s.prefetch);
-  if (s.routing_policy) out["routing_policy"] = *s.routing_policy;
+  if (s.use) out["routing_policy"] = cli::to_json(s.routing, *s.use);
   return out;
 }
 
@@ -163,10 +163,11 @@ void run(Context& context, Options options) {
                         .seed = options.generate.sampler.seed,
                         .expert_cache = {},
                         .prefetch = {},
-                        .routing_policy = {},
-                        .routing_line = {}};
-  engine::ExpertUse use(checkpoint.spec());
-  if (options.routing.given()) engine->count_experts(&use);
+                        .routing = options.routing,
+                        .use = {}};
+  if (options.routing.given()) {
+    engine->count_experts(&statistics.use.emplace(checkpoint.spec()));
+  }
   engine::KvCache cache = engine->make_cache(capacity);
   bool at_line_start = true;
   const auto sink = [&](std::string_view piece) {
@@ -179,11 +180,6 @@ void run(Context& context, Options options) {
   keep_hot_set(options.memory, checkpoint, *engine);
   if (engine->expert_cache() != nullptr) statistics.expert_cache = *engine->expert_cache();
   if (engine->prefetch() != nullptr) statistics.prefetch = *engine->prefetch();
-  if (options.routing.given()) {
-    statistics.routing_policy = cli::to_json(options.routing, use);
-    statistics.routing_line = cli::to_text(use);
-    statistics.routing_line.back() = ';';
-  }
   // People would find the shell's prompt, or the statistics, in the middle of a line.
   if (context.output_is_terminal && !at_line_start) context.out.write("\n");
   print_statistics(context, statistics, options.json_statistics);

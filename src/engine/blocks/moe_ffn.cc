@@ -90,6 +90,13 @@ std::size_t token_parts(const Compute& compute, std::size_t tokens) {
 
 }  // namespace
 
+std::optional<LayerId> moe_layer_from(const model::ModelSpec& spec, std::uint32_t first) {
+  for (std::uint32_t layer = first; layer < spec.num_hidden_layers; ++layer) {
+    if (spec.is_moe_layer(LayerId{layer})) return LayerId{layer};
+  }
+  return std::nullopt;
+}
+
 std::size_t MoeFfn::experts_per_token(const Compute& compute, LayerId layer) const {
   if (compute.policy != nullptr && compute.policy->experts_per_token != 0) {
     return compute.policy->experts_per_token;
@@ -107,9 +114,6 @@ void MoeFfn::route_token(const Compute& compute, LayerId layer, std::size_t toke
   const auto scratch = std::span(scores_).subspan(worker * 2 * num_experts, 2 * num_experts);
   if (compute.policy != nullptr) {
     const RoutingPolicy& policy = *compute.policy;
-    const RouteLimits limits{
-        std::max<std::size_t>(top_k, policy.gates_over != 0 ? policy.gates_over : spec_.moe.top_k),
-        policy.skips() ? policy.skip_ratios[index(layer)] : 0.0F};
     const auto order = std::span(order_).subspan(worker * num_experts, num_experts);
     if (!present_.empty()) {
       redirected_[token] = static_cast<std::uint32_t>(
@@ -118,6 +122,9 @@ void MoeFfn::route_token(const Compute& compute, LayerId layer, std::size_t toke
       used_[token] = static_cast<std::uint32_t>(top_k);
       return;
     }
+    const RouteLimits limits{
+        std::max<std::size_t>(top_k, policy.gates_over != 0 ? policy.gates_over : spec_.moe.top_k),
+        policy.skips() ? policy.skip_ratios[index(layer)] : 0.0F};
     used_[token] =
         static_cast<std::uint32_t>(route_limited(compute.kernels, spec_.moe, limits, logits, chosen,
                                                  weights, scratch.first(num_experts), order));
@@ -217,14 +224,10 @@ void MoeFfn::look_ahead(const Compute& compute, const DenseWeights& weights, Lay
     const LinearInput& input_;
     tensor::Matrix<float>& logits_;
   };
-  for (std::uint32_t next = index(layer) + 1; next < spec_.num_hidden_layers; ++next) {
-    if (!spec_.is_moe_layer(LayerId{next})) continue;
-    Preview preview(compute, weights, input_, next_logits_);
-    const std::size_t experts =
-        weights.matrix(compute.overrides, Role::kRouter, LayerId{next}).rows;
-    compute.prefetcher->look_ahead(LayerId{next}, experts, &preview);
-    return;
-  }
+  const auto next = moe_layer_from(spec_, index(layer) + 1);
+  if (!next) return;
+  Preview preview(compute, weights, input_, next_logits_);
+  compute.prefetcher->look_ahead(*next, spec_.num_experts(*next), &preview);
 }
 
 os::Range MoeFfn::slots_of(ExpertId expert) const {

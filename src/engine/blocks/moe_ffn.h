@@ -3,6 +3,8 @@
 // The feed-forward block of a mixture-of-experts layer: router, chosen experts, weighted sum.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,6 +17,9 @@
 #include "model/spec.h"
 
 namespace winnow::engine {
+
+/// The first layer with experts from `first` on.
+std::optional<LayerId> moe_layer_from(const model::ModelSpec& spec, std::uint32_t first);
 
 class MoeFfn {
  public:
