@@ -14,10 +14,11 @@ class EngineError(Exception):
     """An engine is not there or failed; the message ends with what it said."""
 
 
-def run(name, command):
-    """Standard output of a command, parsed as JSON (the last line, or all of it)."""
+def run(name, command, enter=None):
+    """Standard output of a command, parsed as JSON (the last line, or all of it). The new process calls `enter`."""
     try:
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False,
+                              preexec_fn=enter)
     except OSError as error:
         raise EngineError(f"{name}: {error}; see docs/performance.md for where engines come from") from error
     if done.returncode != 0:

@@ -5,13 +5,17 @@ tokens from an empty context; F16 keys and values, everything else at the librar
 
     python3 bench/llama_worker.py stock FOLDER MODEL PROMPT GENERATE THREADS   # npm package @node-llama-cpp/linux-x64
     python3 bench/llama_worker.py ik - MODEL PROMPT GENERATE THREADS           # PyPI package ik-llama-cpp-python
+    ... --mapped [--text FILE]    # for limits of memory: weights stay in the mapping, as they are in the file, since
+                                  # copies cannot leave memory; and each run has tokens of its own, of a text if given
 
 Prints one line of JSON. The parameter structs of stock grow from release to release: they are kept as opaque words
 filled by the library, of which only the first (n_ctx) is changed; passing more bytes than the struct has is sound in
 the x86-64 System V convention. ik's package declares its own structs.
 """
 
+import argparse
 import ctypes
+import itertools
 import json
 import pathlib
 import random
@@ -20,6 +24,7 @@ import time
 
 MICRO_BATCH = 512
 WARM_UP_TOKENS = 16  # single tokens before the timed ones, as `winnow bench` does
+FLAGS = 72  # of stock's llama_model_params: vocab_only, check_tensors, use_extra_bufts, no_host, no_alloc
 
 
 class _Opaque(ctypes.Structure):
@@ -63,8 +68,13 @@ class Stock:
         self.lib.llama_model_load_from_file.argtypes = [ctypes.c_char_p, _Opaque]
         self.lib.llama_init_from_model.argtypes = [ctypes.c_void_p, _Opaque]
 
-    def model_parameters(self):
-        return self.lib.llama_model_default_params()
+    def model_parameters(self, mapped):
+        parameters = self.lib.llama_model_default_params()
+        flags = ctypes.cast(ctypes.byref(parameters), ctypes.POINTER(ctypes.c_uint8))
+        if flags[FLAGS:FLAGS + 5] != [0, 0, 1, 0, 0]:
+            sys.exit(f"the flags of llama_model_params have moved: {flags[FLAGS:FLAGS + 5]}")
+        flags[FLAGS + 2] = not mapped  # use_extra_bufts, of which repacking is one
+        return parameters
 
     def context_parameters(self, context, _threads):
         parameters = self.lib.llama_context_default_params()
@@ -98,10 +108,10 @@ class Ik:
         self.lib.llama_model_load_from_file.argtypes = [ctypes.c_char_p, api.llama_model_params]
         self.lib.llama_init_from_model.argtypes = [ctypes.c_void_p, api.llama_context_params]
 
-    def model_parameters(self):
+    def model_parameters(self, mapped):
         parameters = self.lib.llama_model_default_params()
-        parameters.repack_tensors = True
-        parameters.use_mmap = False  # repacked weights cannot stay in the mapping
+        parameters.repack_tensors = not mapped
+        parameters.use_mmap = mapped  # repacked weights cannot stay in the mapping
         return parameters
 
     def context_parameters(self, context, threads):
@@ -118,14 +128,14 @@ class Ik:
 class Session:
     """A loaded model with a context of one sequence."""
 
-    def __init__(self, engine, model, context, threads):
+    def __init__(self, engine, model, context, threads, mapped=False):
         lib, pointer = engine.lib, ctypes.c_void_p
         self.engine, self.lib = engine, lib
         lib.llama_backend_init()
         lib.llama_model_load_from_file.restype = lib.llama_init_from_model.restype = pointer
         lib.llama_print_system_info.restype = ctypes.c_char_p
         start = time.perf_counter()
-        loaded = lib.llama_model_load_from_file(str(model).encode(), engine.model_parameters())
+        loaded = lib.llama_model_load_from_file(str(model).encode(), engine.model_parameters(mapped))
         if not loaded:
             sys.exit(f"{model} does not load")
         self.context = lib.llama_init_from_model(loaded, engine.context_parameters(context, threads))
@@ -136,7 +146,9 @@ class Session:
         lib.llama_set_n_threads(self.context, threads, threads)
         lib.llama_model_get_vocab.restype, lib.llama_model_get_vocab.argtypes = pointer, [pointer]
         lib.llama_vocab_n_tokens.argtypes = lib.llama_synchronize.argtypes = [pointer]
-        self.vocab_size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(loaded))
+        self.vocab = lib.llama_model_get_vocab(loaded)
+        self.vocab_size = lib.llama_vocab_n_tokens(self.vocab)
+        self.of_text = loaded if isinstance(engine, Ik) else self.vocab  # what llama_tokenize takes
         lib.llama_batch_init.restype = engine.batch
         lib.llama_batch_init.argtypes = [ctypes.c_int32] * 3
         lib.llama_decode.argtypes = [pointer, engine.batch]
@@ -161,19 +173,57 @@ class Session:
         return time.perf_counter() - start
 
 
-def main():
-    kind, folder, model = sys.argv[1:4]
-    prompt, generate, threads = (int(word) for word in sys.argv[4:7])
-    engine = {"stock": Stock, "ik": Ik}[kind](folder)
-    session = Session(engine, model, max(prompt, generate), threads)
+    def tokens(self, path):
+        """The tokens of a text file, without special ones."""
+        text = pathlib.Path(path).read_bytes()
+        tokens = (ctypes.c_int32 * (len(text) + 1))()
+        tokenize = self.lib.llama_tokenize
+        tokenize.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32),
+                             ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]
+        count = tokenize(self.of_text, text, len(text), tokens, len(tokens), False, False)
+        if count <= 0:
+            sys.exit(f"{path}: llama_tokenize gave {count} tokens")
+        return tokens[:count]
+
+
+def bytes_read():
+    """What this process has read from disks, faults of mappings included."""
+    fields = dict(line.split(": ") for line in pathlib.Path("/proc/self/io").read_text(encoding="ascii").splitlines())
+    return int(fields["read_bytes"])
+
+
+def sources(session, options, most):
+    """A function that gives the first `count` tokens of the next run: the same of all runs, or each its own."""
     rng = random.Random(0)
-    tokens = [rng.randrange(session.vocab_size) for _ in range(max(prompt, generate))]
-    session.run(tokens[:prompt], MICRO_BATCH)
-    prefill = session.run(tokens[:prompt], MICRO_BATCH)
-    session.run(tokens[:min(generate, WARM_UP_TOKENS)], 1)
-    decode = session.run(tokens[:generate], 1)
-    print(json.dumps({"prefill": prompt / prefill, "decode": generate / decode, "features": session.features(),
-                      "version": engine.version, "load_seconds": session.load_seconds}))
+    text = session.tokens(options.text) if options.text else None
+    tokens = itertools.cycle(text) if text else iter(lambda: rng.randrange(session.vocab_size), None)
+    if options.mapped:
+        return lambda count: list(itertools.islice(tokens, count))
+    first = list(itertools.islice(tokens, most))
+    return lambda count: first[:count]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name, kind in (("kind", str), ("folder", str), ("model", str), ("prompt", int), ("generate", int),
+                       ("threads", int)):
+        parser.add_argument(name, type=kind)
+    parser.add_argument("--mapped", action="store_true")
+    parser.add_argument("--text")
+    options = parser.parse_args()
+    prompt, generate = options.prompt, options.generate
+    engine = {"stock": Stock, "ik": Ik}[options.kind](options.folder)
+    session = Session(engine, options.model, max(prompt, generate), options.threads, options.mapped)
+    take = sources(session, options, max(prompt, generate))
+    session.run(take(prompt), MICRO_BATCH)
+    prefill = session.run(take(prompt), MICRO_BATCH)
+    warm_up = min(generate, WARM_UP_TOKENS)
+    warmed = session.run(take(warm_up), 1)
+    before = bytes_read()
+    decode = session.run(take(generate), 1)
+    print(json.dumps({"prefill": prompt / prefill, "decode": generate / decode, "warm_up": warm_up / warmed,
+                      "read_per_token": (bytes_read() - before) / generate, "features": session.features(), "version": engine.version,
+                      "load_seconds": session.load_seconds}))
 
 
 if __name__ == "__main__":

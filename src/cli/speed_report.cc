@@ -111,6 +111,7 @@ Json to_json(const SpeedReport& report) {
   out["repetitions"] = report.repetitions;
   out["prefill_tokens_per_second"] = to_json(report.prefill);
   out["decode_tokens_per_second"] = to_json(report.decode);
+  out["warm_up_tokens_per_second"] = report.warm_up_rate;
   out["decode_bytes_per_token"] = report.decode_bytes;
   out["read_bandwidth"] = report.machine.read_rate();
   out["read_bandwidth_4k"] = report.machine.read_rate_small;

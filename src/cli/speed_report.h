@@ -70,6 +70,7 @@ struct SpeedReport {
   Spread decode_of_bandwidth;
   double decode_bytes = 0;           ///< per token
   double prefill_multiply_adds = 0;  ///< per token
+  double warm_up_rate = 0;           ///< tokens per second of the first ones, before those timed
   double startup_seconds = 0;        ///< opening the file and loading the weights
   double first_token_seconds = 0;    ///< the same, and one token run
   std::size_t peak_rss = 0;

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// The work that `winnow bench` times: random tokens through a model, the same in every repetition.
+// The work that `winnow bench` times: random tokens, or a text's, through a model.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,20 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/rng.h"
 #include "engine/engine.h"
 #include "tensor/matrix.h"
 
 namespace winnow::cli {
+
+/// Where the tokens come from.
+struct WorkloadTokens {
+  std::vector<TokenId> text;  ///< one after another, from its beginning again at its end; random
+                              ///< ones when empty
+  /// Every pass takes the next tokens. Else all have the same, which is what a cache of experts
+  /// must not see: it would know them from the pass before.
+  bool fresh = false;
+};
 
 /// A model with one prompt and several sequences to continue. Holds a cache for each sequence.
 class Workload {
@@ -24,7 +34,7 @@ class Workload {
   /// `engine` is borrowed. prompt, generate: tokens, at least 1; sequences: at least 1; chunk:
   /// prompt tokens run together at most.
   Workload(engine::Engine& engine, std::size_t prompt, std::size_t generate, std::size_t sequences,
-           std::size_t chunk = kPrefillChunk);
+           std::size_t chunk = kPrefillChunk, WorkloadTokens tokens = {});
 
   /// Called between tokens with the seconds since the last call, or since the beginning; the clock
   /// stands still meanwhile.
@@ -44,8 +54,14 @@ class Workload {
  private:
   /// Tokens of the first sequence, whose cache ends where they begin.
   double run(os::Range tokens, std::size_t chunk, const Log& log);
+  TokenId next_token();
+  /// The first `count` tokens of a sequence, where every pass has its own.
+  void draw(std::size_t sequence, std::size_t count);
 
   engine::Engine& engine_;
+  WorkloadTokens source_;
+  Rng rng_{kSeed};
+  std::size_t read_ = 0;  // tokens of the source's text
   std::size_t prompt_;
   std::size_t chunk_;
   std::vector<engine::KvCache> caches_;       // [sequences]; the first has room for all

@@ -11,6 +11,7 @@ from support import TINY, CommandTest, start, winnow
 SHORT = ["--prompt", 16, "--generate", 4, "--repetitions", 3, "-t", 1]
 KEYS = {"schema_version", "model", "prompt", "generate", "repetitions",
         "prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_token",
+        "warm_up_tokens_per_second",
         "read_bandwidth", "read_bandwidth_4k", "bandwidth_fraction", "bandwidth_fractions",
         "int8_peak_ops", "prefill_peak_fractions",
         "prefill_peak_fraction", "peak_rss", "startup_seconds", "first_token_seconds", "sequences",
@@ -54,6 +55,14 @@ class Bench(CommandTest):
                                        "--json", "-").stdout)
             self.assertEqual(report["kv_type"], kv_type)
             self.assertEqual(report["decode_bytes_per_token"], WEIGHT_BYTES + 2 * 2 * 2 * 2 * size)
+
+    def test_a_text_can_give_the_tokens(self):
+        text = self.folder / "text.txt"
+        text.write_text("of the river and the bridge", encoding="utf-8")
+        report = json.loads(winnow("bench", TINY, *SHORT, "--data", text, "--json", "-").stdout)
+        self.assertEqual(set(report), KEYS)
+        text.write_text("", encoding="utf-8")
+        self.assert_fails(winnow("bench", TINY, *SHORT, "--data", text), 2, "text.txt")
 
     def test_the_first_token_comes_after_loading(self):
         report = json.loads(winnow("bench", TINY, *SHORT, "--json", "-").stdout)

@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
 // `winnow bench MODEL`: speed of prefill and decode beside what the machine can do at best.
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <functional>
 #include <memory>
@@ -21,8 +23,10 @@
 #include "engine/engine.h"
 #include "engine/expert_census.h"
 #include "kernels/machine_rates.h"
+#include "metrics/text_data.h"
 #include "os/aligned_buffer.h"
 #include "os/memory.h"
+#include "text/tokenizer.h"
 
 namespace winnow::cli {
 namespace {
@@ -33,6 +37,7 @@ struct Options {
   std::size_t generate = 128;
   std::size_t repetitions = 5;
   std::size_t sequences = 1;
+  std::vector<std::string> data;
   bool profile_ops = false;
   engine::EngineOptions engine{.weights = engine::WeightMemory::kMapped,
                                .kv_type = kernels::KvType::kF16};
@@ -58,8 +63,9 @@ constexpr double kLookSeconds = 0.1;
 class Bench {
  public:
   /// limited: borrowed; null without a limit of memory.
+  /// text: tokens to run in the place of random ones, if any.
   Bench(const model::Checkpoint& checkpoint, engine::Engine& engine, const Options& options,
-        const Limited* limited, Log& log)
+        const Limited* limited, std::vector<TokenId> text, Log& log)
       : checkpoint_(checkpoint),
         engine_(engine),
         options_(options),
@@ -67,7 +73,8 @@ class Bench {
         log_(log),
         cost_(engine::token_cost(checkpoint, options.engine.kv_type)),
         workload_(engine, options.prompt, options.generate, options.sequences,
-                  limited == nullptr ? Workload::kPrefillChunk : limited->plan.tokens) {}
+                  limited == nullptr ? Workload::kPrefillChunk : limited->plan.tokens,
+                  {std::move(text), limited != nullptr}) {}
 
   /// Everything but the times of loading, which the caller knows.
   SpeedReport measure();
@@ -177,7 +184,8 @@ void Bench::measure_prefill(SpeedReport& report) {
 /// One sequence and several take turns, and the memory is measured before, between and after them:
 /// what is compared is measured within seconds.
 void Bench::measure_decode(SpeedReport& report) {
-  workload_.decode(warm_up_tokens(), log_);
+  report.warm_up_rate =
+      static_cast<double>(warm_up_tokens()) / workload_.decode(warm_up_tokens(), log_);
   if (options_.sequences > 1) {
     report.together.emplace();
     report.together->sequences = options_.sequences;
@@ -233,7 +241,7 @@ void Bench::time_decoding(SpeedReport& report, const std::function<double()>& re
 }
 
 /// Bytes of a step of all sequences, with the experts that they choose on the tokens of the timed
-/// runs. Also warms up.
+/// runs, or on others like them where every run has its own. Also warms up.
 double Bench::step_bytes() {
   engine::ExpertCensus census(checkpoint_);
   workload_.decode_together(options_.generate, log_, &census);
@@ -330,11 +338,26 @@ std::optional<Limited> limit(const model::Checkpoint& checkpoint, Options& optio
   return limited;
 }
 
+/// All tokens of --data, document after document; none without it.
+std::vector<TokenId> read_tokens(const Options& options, const model::Checkpoint& checkpoint) {
+  std::vector<TokenId> tokens;
+  if (options.data.empty()) return tokens;
+  const text::Tokenizer tokenizer(checkpoint.tokenizer_spec());
+  for (const metrics::Document& document : metrics::read_documents(options.data)) {
+    const auto encoded = tokenizer.encode(document.text, text::SpecialTokens::kAsText);
+    tokens.insert(tokens.end(), encoded.begin(), encoded.end());
+  }
+  if (tokens.empty())
+    fail(ErrorCode::kBadData, "--data: there is no text in {}", fmt::join(options.data, ", "));
+  return tokens;
+}
+
 void bench(Context& context, const Options& given) {
   const Stopwatch watch;
   const model::Checkpoint checkpoint = model::Checkpoint::open(given.model);
   Options options = fitted(given, checkpoint.spec(), context.log);
   const engine::RoutingPolicy policy = routing_policy(options.routing, checkpoint, context.log);
+  std::vector<TokenId> text = read_tokens(options, checkpoint);
   const Stopwatch measuring;
   const std::optional<Limited> limited = limit(checkpoint, options, context.log);
   const double measured = measuring.seconds();
@@ -342,7 +365,8 @@ void bench(Context& context, const Options& given) {
   engine->set_routing_policy(policy);
   begin_with_hot_set(options.memory, checkpoint, *engine);
   const double startup = watch.seconds() - measured;
-  Bench bench(checkpoint, *engine, options, limited ? &*limited : nullptr, context.log);
+  Bench bench(checkpoint, *engine, options, limited ? &*limited : nullptr, std::move(text),
+              context.log);
   bench.run_first_token();
   const double first_token = watch.seconds() - measured;
   engine->settle();  // what is measured is the steady state
@@ -372,6 +396,7 @@ Action declare(CLI::App& app) {
       app,
       {"--sequences", "N", "also decode N sequences together, beside one, by the bytes they read"},
       options->sequences, 1, 4096);
+  add_data(app, options->data);
   add_flag(app, "--profile-ops", options->profile_ops,
            "also show where the time of a prompt and of decoding goes");
   add_threads(app, options->engine.threads);
@@ -389,10 +414,14 @@ extern const Command kBench{
     .name = "bench",
     .summary = "measure speed against the machine's limits",
     .description =
-        "Runs random tokens through the model, a prompt at once and then one token at a time from "
-        "an empty context, and compares decoding with the rate at which the same threads read "
+        "Runs random tokens, or those of --data, through the model, a prompt at once and then one "
+        "token at a time from an empty context, and compares decoding with the rate at which the "
+        "same threads read "
         "memory, and the prompt with the peak of the processor's int8 instructions, both measured "
-        "in the same run. A model that fits the processor's caches can exceed the first.\n\n"
+        "in the same run. A model that fits the processor's caches can exceed the first. All runs "
+        "have the "
+        "same tokens, but for a limit of memory, where a cache of experts would know them: then "
+        "each takes the next.\n\n"
         "With --sequences, several sequences are decoded together: dense weights are read once for "
         "all of them, and experts once for those that chose them. How much faster that could be is "
         "the ratio of the bytes.",
