@@ -26,7 +26,10 @@ std::span<std::byte> ReadJob::rest() const {
 }
 
 bool ReadJob::advance_after_error(int reason) {
-  if (reason == EINVAL && source_->fall_back()) return false;
+  if (reason == EINVAL && !std::exchange(fell_back_, true)) {
+    source_->fall_back();  // which another read may have done while this one was on its way
+    return false;
+  }
   if (reason == EIO && ++io_errors_ <= kIoRetries) return false;
   if ((reason == EINTR || reason == EAGAIN) && ++fruitless_ < kFruitlessAttempts) {
     if (reason == EAGAIN) std::this_thread::yield();

@@ -42,6 +42,7 @@ class ReadJob {
   AsyncRead read_;
   ReadSource* source_;
   std::size_t done_ = 0;  // a multiple of kReadAlignment
+  bool fell_back_ = false;
   int io_errors_ = 0;
   int fruitless_ = 0;
 };

@@ -30,8 +30,8 @@ class ReadSource {
   virtual std::int64_t read(std::uint64_t offset, std::span<std::byte> out) = 0;
   /// For interfaces of the system that read by themselves, with the results of `read`; -1: none.
   virtual int descriptor() const { return -1; }
-  /// After -EINVAL: reads through the page cache from now on. False when that was so already.
-  virtual bool fall_back() { return false; }
+  /// After -EINVAL: reads through the page cache from now on.
+  virtual void fall_back() {}
   /// These bytes have been read, and the page cache need not keep them.
   virtual void forget(std::uint64_t /*offset*/, std::size_t /*size*/) {}
   /// Throws Error{kBadData} when the file is not what it was when the source was made.

@@ -55,10 +55,8 @@ class DescriptorSource final : public ReadSource {
     const ssize_t got = ::pread(descriptor(), out.data(), out.size(), static_cast<off_t>(offset));
     return got < 0 ? -errno : got;
   }
-  bool fall_back() override {
-    if (!avoids_cache_.exchange(false)) return false;
-    stop_read_ahead();
-    return true;
+  void fall_back() override {
+    if (avoids_cache_.exchange(false)) stop_read_ahead();
   }
   void forget(std::uint64_t offset, std::size_t size) override {
     if (avoids_cache_.load()) return;

@@ -104,6 +104,9 @@ class ThreadPool::State {
     if (failed_.load(std::memory_order_acquire)) rethrow();
   }
 
+  /// Where the caller has a core of its own; else none.
+  std::span<const unsigned> caller_core() const { return caller_core_; }
+
   void add_active(int change) { active_.fetch_add(change, std::memory_order_relaxed); }
 
  private:
@@ -118,7 +121,10 @@ class ThreadPool::State {
   void pin(unsigned worker, unsigned threads, const CpuTopology& topology) {
     std::span<const unsigned> cores = topology.cores;
     if (threads > cores.size()) cores = topology.allowed;
-    if (threads == cores.size()) cores = cores.subspan(worker, 1);
+    if (threads == cores.size()) {
+      caller_core_.assign(1, cores.front());
+      cores = cores.subspan(worker, 1);
+    }
     pin_thread(workers_.back(), cores);
   }
 
@@ -209,6 +215,7 @@ class ThreadPool::State {
   alignas(kCacheLine) std::atomic<bool> stopping_{false};
   std::atomic<int> active_{0};
   Patience patience_ = Patience::kSpin;
+  std::vector<unsigned> caller_core_;
   SleepGate idle_;  // workers without work
 
   alignas(kCacheLine) std::uint64_t expected_ = 0;  // what done_ is after this loop; the caller's
@@ -229,7 +236,8 @@ void ThreadPool::run_erased(std::size_t items, Call call, const void* context) {
   state_->run(items, call, context);
 }
 
-ThreadPool::ActiveScope::ActiveScope(ThreadPool& pool) : pool_(pool) {
+ThreadPool::ActiveScope::ActiveScope(ThreadPool& pool)
+    : pool_(pool), pinned_(pool.state_->caller_core()) {
   pool_.state_->add_active(1);
 }
 ThreadPool::ActiveScope::~ActiveScope() { pool_.state_->add_active(-1); }

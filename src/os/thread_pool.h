@@ -7,12 +7,17 @@
 #include <memory>
 #include <type_traits>
 
+#include "os/affinity.h"
+
 namespace winnow::os {
 
-/// Where the workers run. The thread that calls `run` belongs to the program and is never pinned.
+/// Where the workers run. The thread that calls `run` belongs to the program.
 enum class Pinning {
   /// Each worker on a physical core of its own (see CpuTopology) when the pool takes all of them,
-  /// the first one left to the caller; else on any of these cores, which leaves the system free to
+  /// the first one left to the caller, who stays there while an ActiveScope lives: a thread that
+  /// wakes from waiting for a disk is often put where its waker runs, on a worker's core, and holds
+  /// up the loop there with another core idle. Else on any of these cores, which leaves the system
+  /// free to
   /// keep out of the way of other programs. A system that refuses is ignored.
   kCores,
   kNone,
@@ -50,7 +55,7 @@ class ThreadPool {
   }
 
   /// While one lives, loops follow each other closely (a forward pass): workers stay awake in
-  /// between. Any number at a time.
+  /// between. Any number at a time. Begins and ends in the thread that calls `run`.
   class ActiveScope {
    public:
     explicit ActiveScope(ThreadPool& pool);
@@ -60,6 +65,7 @@ class ThreadPool {
 
    private:
     ThreadPool& pool_;
+    PinnedHere pinned_;
   };
 
  private:

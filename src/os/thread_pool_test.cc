@@ -152,6 +152,34 @@ TEST(Pinning, GivesEachWorkerACoreOfItsOwnWhenThePoolTakesAll) {
   }
 }
 
+TEST(Pinning, KeepsTheCallerOnTheFirstCoreWhileAScopeLives) {
+  const CpuTopology topology = cpu_topology();
+  ThreadPool pool(static_cast<unsigned>(topology.cores.size()));
+  if (pool.size() == 1) GTEST_SKIP() << "no core to keep away from";
+  {
+    const ThreadPool::ActiveScope outer(pool);
+    {
+      const ThreadPool::ActiveScope inner(pool);
+      EXPECT_EQ(affinities(pool)[0], std::vector<unsigned>{topology.cores[0]});
+    }
+    EXPECT_EQ(affinities(pool)[0], std::vector<unsigned>{topology.cores[0]});
+  }
+  EXPECT_EQ(affinities(pool)[0], topology.allowed);
+}
+
+TEST(Pinning, LeavesACallerWhereItsProgramHasPutIt) {
+  const CpuTopology topology = cpu_topology();
+  ThreadPool pool(static_cast<unsigned>(topology.cores.size()));
+  if (pool.size() == 1) GTEST_SKIP() << "there is one core";
+  std::thread caller([&] {
+    const std::vector<unsigned> last{topology.cores.back()};
+    const PinnedHere own(last);
+    const ThreadPool::ActiveScope active(pool);
+    EXPECT_EQ(cpu_topology().allowed, last);
+  });
+  caller.join();
+}
+
 TEST(Pinning, LetsMoreWorkersThanCoresRunAnywhere) {
   const CpuTopology topology = cpu_topology();
   ThreadPool pool(static_cast<unsigned>(topology.allowed.size()) + 1);

@@ -1,15 +1,15 @@
 // SPDX-FileCopyrightText: The Winnow authors
 // SPDX-License-Identifier: Apache-2.0
-// Reads by io_uring: one thread owns the ring, hands over what may begin in one system call, and
-// sleeps until something ends. A read of an eventfd in the same ring wakes it for new work.
+// Reads by io_uring: the caller's thread hands over all that may begin in one system call and
+// sleeps in the ring until something ends. No thread stands between: where the threads that compute
+// are as many as the processors and look for work, one more would wait for a time slice before each
+// batch.
 #include <liburing.h>
-#include <sys/eventfd.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <list>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -72,53 +72,51 @@ std::optional<int> Ring::piece_of(std::span<const std::byte> out) const {
 
 class UringReader final : public AsyncReader {
  public:
-  UringReader(std::unique_ptr<Ring> ring, Fd wake, std::vector<std::unique_ptr<ReadSource>> sources,
+  UringReader(std::unique_ptr<Ring> ring, std::vector<std::unique_ptr<ReadSource>> sources,
               const ReaderOptions& options)
       : queue_(std::move(sources), options.in_flight),
         registered_{ring->registered().size()},
-        ring_(std::move(ring)),
-        wake_(std::move(wake)),
-        thread_([this] { work(); }) {}
-  ~UringReader() override {
-    queue_.close();
-    wake();
-    thread_.join();
-  }
+        ring_(std::move(ring)) {}
+  ~UringReader() override;
 
   void submit(std::span<const AsyncRead> reads, ReadPriority priority) override {
     queue_.submit(reads, priority);
-    wake();
+    begin_reads();
   }
   void promote(std::uint64_t tag) override { queue_.promote(tag); }
   bool cancel(std::uint64_t tag, std::size_t count) override { return queue_.cancel(tag, count); }
-  std::optional<ReadResult> poll() override { return queue_.poll(); }
-  ReadResult wait() override { return queue_.wait(); }
+  std::optional<ReadResult> poll() override;
+  ReadResult wait() override;
   std::string_view method() const override { return "io_uring"; }
   Bytes registered() const override { return registered_; }
 
  private:
   using Job = std::list<ReadJob>::iterator;
 
-  void wake() const { (void)::eventfd_write(wake_.value(), 1); }
-  void work();
   void begin_reads();
   void ask(Job job);
-  void read_at_once(Job job);
-  void listen();
+  void read_directly();
   void take_results();
   void take_result(Job job, std::int64_t result);
-  void finish(Job job, std::exception_ptr error);
+  void finish(std::list<ReadJob>& jobs, Job job, std::exception_ptr error);
+  void wait_for_system();
   io_uring_sqe* next_entry();
 
   ReadQueue queue_;
   const Bytes registered_;
-  std::unique_ptr<Ring> ring_;
-  Fd wake_;
-  eventfd_t woken_ = 0;      // what the read of `wake_` writes
-  bool listening_ = false;   // whether that read is on its way
-  std::list<ReadJob> jobs_;  // on their way; their places are the ring's user data
-  std::thread thread_;       // last: it uses the others
+  std::unique_ptr<Ring> ring_;  // null after it broke
+  std::list<ReadJob> jobs_;     // the ring's; their places are its user data
+  std::list<ReadJob> direct_;   // that no ring can do: when it is waited for, one after another
 };
+
+UringReader::~UringReader() {
+  queue_.close();
+  // The system writes to the caller's memory until they have ended.
+  while (!jobs_.empty()) {
+    wait_for_system();
+    take_results();
+  }
+}
 
 io_uring_sqe* UringReader::next_entry() {
   io_uring_sqe* entry = ::io_uring_get_sqe(ring_->get());
@@ -129,20 +127,14 @@ io_uring_sqe* UringReader::next_entry() {
   return entry;
 }
 
-void UringReader::listen() {
-  io_uring_sqe* const entry = next_entry();
-  ::io_uring_prep_read(entry, wake_.value(), &woken_, sizeof woken_, 0);
-  ::io_uring_sqe_set_data(entry, nullptr);
-  listening_ = true;
-}
-
-void UringReader::finish(Job job, std::exception_ptr error) {
+void UringReader::finish(std::list<ReadJob>& jobs, Job job, std::exception_ptr error) {
   const ReadJob done = *job;
-  jobs_.erase(job);
+  jobs.erase(job);
   queue_.finish(done, std::move(error));
 }
 
-void UringReader::read_at_once(Job job) {
+void UringReader::read_directly() {
+  const Job job = direct_.begin();
   std::exception_ptr error;
   try {
     while (!job->attempt()) {
@@ -150,16 +142,16 @@ void UringReader::read_at_once(Job job) {
   } catch (...) {
     error = std::current_exception();
   }
-  finish(job, std::move(error));
+  finish(direct_, job, std::move(error));
 }
 
 void UringReader::ask(Job job) {
   const int fd = job->source().descriptor();
-  if (fd < 0) {
-    read_at_once(job);
+  io_uring_sqe* const entry = ring_ == nullptr || fd < 0 ? nullptr : next_entry();
+  if (entry == nullptr) {
+    direct_.splice(direct_.end(), jobs_, job);
     return;
   }
-  io_uring_sqe* const entry = next_entry();
   const std::span<std::byte> rest = job->rest();
   const auto size = static_cast<unsigned>(rest.size());
   if (const auto piece = ring_->piece_of(rest)) {
@@ -180,51 +172,62 @@ void UringReader::take_result(Job job, std::int64_t result) {
     error = std::current_exception();
   }
   if (done) {
-    finish(job, std::move(error));
+    finish(jobs_, job, std::move(error));
   } else {
     ask(job);
   }
 }
 
 void UringReader::begin_reads() {
-  while (jobs_.size() + 1 < kRingEntries) {
+  while (jobs_.size() < kRingEntries && direct_.empty()) {
     const std::optional<ReadJob> job = queue_.try_take();
-    if (!job) return;
+    if (!job) break;
     jobs_.push_back(*job);
     ask(std::prev(jobs_.end()));
+  }
+  // What the system does not take now it takes with the next call.
+  if (ring_ != nullptr && ::io_uring_sq_ready(ring_->get()) != 0) {
+    (void)::io_uring_submit(ring_->get());
   }
 }
 
 void UringReader::take_results() {
   io_uring_cqe* done = nullptr;
-  while (::io_uring_peek_cqe(ring_->get(), &done) == 0) {
+  while (ring_ != nullptr && ::io_uring_peek_cqe(ring_->get(), &done) == 0) {
     const void* const place = ::io_uring_cqe_get_data(done);
     const std::int64_t result = done->res;
     ::io_uring_cqe_seen(ring_->get(), done);
-    if (place == nullptr) {
-      listening_ = false;
-      continue;
-    }
     Job job = jobs_.begin();
     while (&*job != place) ++job;
     take_result(job, result);
   }
 }
 
-void UringReader::work() {
-  while (!queue_.closed() || !jobs_.empty()) {
-    if (!listening_) listen();
-    begin_reads();
+/// Until something has ended.
+void UringReader::wait_for_system() {
+  if (ring_ != nullptr) {
     const int taken = ::io_uring_submit_and_wait(ring_->get(), 1);
-    if (taken < 0 && taken != -EINTR && taken != -EAGAIN && taken != -EBUSY) break;
-    take_results();
+    if (taken >= 0 || taken == -EINTR || taken == -EAGAIN || taken == -EBUSY) return;
+    ring_.reset();
   }
-  // A ring that broke must let nobody wait for ever.
-  if (!jobs_.empty()) ring_.reset();
-  while (!jobs_.empty()) read_at_once(jobs_.begin());
-  while (std::optional<ReadJob> job = queue_.take()) {
-    jobs_.push_back(*job);
-    read_at_once(jobs_.begin());
+  direct_.splice(direct_.end(), jobs_);  // nobody shall wait for ever
+}
+
+std::optional<ReadResult> UringReader::poll() {
+  take_results();
+  begin_reads();
+  return queue_.poll();
+}
+
+ReadResult UringReader::wait() {
+  for (;;) {
+    if (std::optional<ReadResult> result = poll()) return *result;
+    WINNOW_CHECK(!jobs_.empty() || !direct_.empty());
+    if (direct_.empty()) {
+      wait_for_system();
+    } else {
+      read_directly();
+    }
   }
 }
 
@@ -233,11 +236,9 @@ void UringReader::work() {
 std::unique_ptr<AsyncReader> make_uring_reader(std::vector<std::unique_ptr<ReadSource>>& sources,
                                                const ReaderOptions& options) {
   auto ring = std::make_unique<Ring>();
-  Fd wake(::eventfd(0, EFD_CLOEXEC));
-  if (!ring->usable() || !wake.valid()) return nullptr;
+  if (!ring->usable()) return nullptr;
   ring->register_memory(options.registered, options.registered_piece.value);
-  return std::make_unique<UringReader>(std::move(ring), std::move(wake), std::move(sources),
-                                       options);
+  return std::make_unique<UringReader>(std::move(ring), std::move(sources), options);
 }
 
 }  // namespace winnow::os
