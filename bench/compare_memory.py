@@ -12,11 +12,13 @@ fresh process loads the model, runs the prompt twice, the second time timed, 16 
 and then the timed ones. Every run has tokens of its own, random ones or the text's, so that none finds what the one
 before left. The others map the file and do not repack, since copies of weights could not leave memory.
 
-Winnow's decoding is compared with what the machine allows at its own hit rate h, with everything overlapped:
-    tokens/s <= min(e B / (D + Z (2 - h)), R / ((1 - h) Z))
+Winnow's decoding is compared with what the machine allows for the bytes W that it read for a token, with everything
+overlapped:
+    tokens/s <= min(e B / (D + Z + W), R / W)
 B and R are the rates at which memory and disk were read in the same process, D and Z the bytes a token needs of dense
 weights, keys and values, and of experts, and e the share of B that decoding reaches with all experts in memory, from
-a sample of the same round without a limit. Needs the standard library only.
+a sample of the same round without a limit. The hit rate is 1 - W / Z, so that guesses that were read are no hits.
+Needs the standard library only.
 """
 
 import argparse
@@ -99,10 +101,11 @@ class LimitedWinnow:
         if "expert_cache" in report:
             cache = report["expert_cache"]
             uses = cache["hits"] + cache["misses"]
-            sample |= {"disk_rate": report["disk_bandwidth"], "hit_rate": cache["hits"] / uses,
+            cycle = uses / settings.generate * report["expert_bytes"]
+            read = cache["bytes_read"] / settings.generate
+            sample |= {"disk_rate": report["disk_bandwidth"], "hit_rate": 1 - read / cycle if cycle else 1.0,
                        "stall_share": cache["stall_seconds"] * sample["decode"] / settings.generate,
-                       "read_per_token": cache["bytes_read"] / settings.generate,
-                       "uses_per_token": uses / settings.generate, "prefetch": report.get("prefetch")}
+                       "read_per_token": read, "cycle": cycle, "prefetch": report.get("prefetch")}
         return sample
 
 
@@ -124,12 +127,11 @@ class LimitedLibrary:
         return {**sample, "cold": sample["warm_up"]}
 
 
-def physics(sample, resident, expert_bytes):
+def physics(sample, resident):
     """The formula's tokens a second, and which of its two parts it is."""
-    hit_rate, cycle = sample["hit_rate"], sample["uses_per_token"] * expert_bytes
-    dense = sample["token_bytes"] - cycle
-    memory = resident["fraction"] * sample["memory_rate"] / (dense + cycle * (2 - hit_rate))
-    disk = sample["disk_rate"] / ((1 - hit_rate) * cycle) if hit_rate < 1 else float("inf")
+    read = sample["read_per_token"]
+    memory = resident["fraction"] * sample["memory_rate"] / (sample["token_bytes"] + read)
+    disk = sample["disk_rate"] / read if read else float("inf")
     return min((memory, "memory"), (disk, "disk"))
 
 
@@ -180,9 +182,7 @@ def compare(engines, resident, model, share, settings, say):
 
 def of_winnow(taken, residents):
     """What only Winnow tells: hit rate, stalls, and the part of the formula that was reached."""
-    expert_bytes = max(s["read_per_token"] / ((1 - s["hit_rate"]) * s["uses_per_token"]) if s["hit_rate"] < 1 else 0
-                       for s in taken)
-    limits = [physics(s, resident, expert_bytes) for s, resident in zip(taken, residents, strict=True)]
+    limits = [physics(s, resident) for s, resident in zip(taken, residents, strict=True)]
     return {"hit_rate": spread([s["hit_rate"] for s in taken]), "disk_rate": spread([s["disk_rate"] for s in taken]),
             "stall_share": spread([s["stall_share"] for s in taken]),
             "of_formula": spread([s["decode"] / limit for s, (limit, _) in zip(taken, limits, strict=True)]),

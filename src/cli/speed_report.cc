@@ -136,6 +136,7 @@ Json to_json(const SpeedReport& report) {
     out["memory_budget"] = report.memory->plan.budget.value;
     out["expert_cache"] = cli::to_json(report.memory->cache);
     out["disk_bandwidth"] = report.memory->disk_rate;
+    out["expert_bytes"] = report.memory->expert_bytes;
     if (report.memory->prefetch) out["prefetch"] = cli::to_json(*report.memory->prefetch);
   }
   if (report.prefill_ops && report.decode_ops) {

@@ -56,6 +56,7 @@ struct MemoryReport {
   engine::MemoryPlan plan;
   experts::CacheStatistics cache;  ///< of the timed decoding; empty when all experts are held
   double disk_rate = 0;            ///< bytes per second of reads as long as an expert
+  std::uint64_t expert_bytes = 0;  ///< that a read of the largest expert takes; 0 when all are held
   std::optional<experts::PrefetchStatistics> prefetch;  ///< of everything that was run
 };
 

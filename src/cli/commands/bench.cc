@@ -235,7 +235,9 @@ void Bench::time_decoding(SpeedReport& report, const std::function<double()>& re
     report.together->speedup = spread_of(std::move(speedups));
   }
   if (limited_ != nullptr) {
-    report.memory = {limited_->plan, cache, limited_->disk_rate, {}};
+    const auto& slots = limited_->plan.slots;
+    const std::uint64_t expert_bytes = slots.empty() ? 0 : slots.back().bytes;
+    report.memory = {limited_->plan, cache, limited_->disk_rate, expert_bytes, {}};
     if (engine_.prefetch() != nullptr) report.memory->prefetch = *engine_.prefetch();
   }
 }
