@@ -43,6 +43,10 @@ constexpr std::array kShapes = {
     // As many experts as large models have, in layers of 12.6 MB in F32.
     NamedShape{"tiny-128", "qwen3moe", 9, 128, 2, 1, 64, 256, experts(128, 8, 64), 1024, 512,
                10000},
+    // The same with experts of 384 KiB in F32, so that they, and not what is known of them, are
+    // large.
+    NamedShape{"small-128", "qwen3moe", 12, 256, 4, 2, 64, 512, experts(128, 8, 128), 1024, 512,
+               10000},
     NamedShape{"tiny-dense", "qwen3", 2, 256, 4, 2, 64, 512, {}, 1024, 512, 10000},
 };
 
