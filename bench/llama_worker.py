@@ -222,8 +222,8 @@ def main():
     before = bytes_read()
     decode = session.run(take(generate), 1)
     print(json.dumps({"prefill": prompt / prefill, "decode": generate / decode, "warm_up": warm_up / warmed,
-                      "read_per_token": (bytes_read() - before) / generate, "features": session.features(), "version": engine.version,
-                      "load_seconds": session.load_seconds}))
+                      "read_per_token": (bytes_read() - before) / generate, "features": session.features(),
+                      "version": engine.version, "load_seconds": session.load_seconds}))
 
 
 if __name__ == "__main__":
