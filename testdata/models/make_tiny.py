@@ -48,6 +48,13 @@ ARCHITECTURES = {
         "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 128,
         "tie_word_embeddings": False, "initializer_range": 0.02, "output_router_logits": False,
         "router_aux_loss_coef": 0.01, "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
+    "qwen2": {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 272, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "hidden_act": "silu", "attention_dropout": 0.0, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+        "rope_scaling": None, "max_position_embeddings": 128, "tie_word_embeddings": True,
+        "use_sliding_window": False, "sliding_window": None, "max_window_layers": 2, "initializer_range": 0.02,
+        "bos_token_id": 271, "eos_token_id": 271, "pad_token_id": 271},
     "qwen3": {
         "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 272, "hidden_size": 32,
         "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -84,6 +91,10 @@ VARIANTS = {
     "olmoe-grouped": (10, "F32", "single", {
         "num_key_value_heads": 2, "num_experts": 3, "intermediate_size": 24, "norm_topk_prob": True,
         "attention_bias": True, "tie_word_embeddings": True}),
+    "qwen2-plain": (14, "BF16", "single", {}),
+    "qwen2-odd-sizes": (15, "F32", "single", {
+        "hidden_size": 36, "intermediate_size": 20, "num_attention_heads": 3, "num_key_value_heads": 1,
+        "tie_word_embeddings": False, "rope_theta": 10000.0}),
     "qwen3-plain": (11, "BF16", "single", {}),
     "qwen3_moe-plain": (3, "BF16", "single", {}),
     "qwen3_moe-not-renormalised": (2, "F16", "single", {
@@ -105,6 +116,11 @@ VARIANTS = {
 }
 
 
+def has_bias(config, projection):
+    """Qwen2 has no key for it."""
+    return config.get("attention_bias", config["model_type"] == "qwen2" and projection != "o_proj")
+
+
 def tensor_shapes(config):
     """Hugging Face name -> shape [out, in] of all tensors, experts stored one by one."""
     hidden, heads, groups = (config[k] for k in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
@@ -118,7 +134,7 @@ def tensor_shapes(config):
                 "v_proj": (groups * head_dim, hidden), "o_proj": (hidden, heads * head_dim)}
         for name, shape in rows.items():
             shapes[f"{prefix}self_attn.{name}.weight"] = shape
-            if config["attention_bias"]:
+            if has_bias(config, name):
                 shapes[f"{prefix}self_attn.{name}.bias"] = shape[:1]
         for name, size in (*zip(("self_attn.q_norm", "self_attn.k_norm"), query_key), ("input_layernorm", hidden),
                            ("post_attention_layernorm", hidden)):
