@@ -56,7 +56,8 @@ struct MemoryReport {
   engine::MemoryPlan plan;
   experts::CacheStatistics cache;  ///< of the timed decoding; empty when all experts are held
   double disk_rate = 0;            ///< bytes per second of reads as long as an expert
-  std::uint64_t expert_bytes = 0;  ///< that a read of the largest expert takes; 0 when all are held
+  std::uint64_t expert_bytes =
+      0;  ///< that a read of the largest expert takes; 0 without experts to read
   std::optional<experts::PrefetchStatistics> prefetch;  ///< of everything that was run
 };
 

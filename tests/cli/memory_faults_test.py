@@ -22,7 +22,8 @@ def preloaded(**settings):
             **{name: str(value) for name, value in settings.items()}}
 
 
-@unittest.skipIf("san" in os.environ["WINNOW_BINARY"], "a sanitizer has an allocator of its own")
+@unittest.skipIf({"asan", "tsan"} & set(pathlib.Path(os.environ["WINNOW_BINARY"]).parts),
+                 "a sanitizer has an allocator of its own")
 class MemoryFaults(CommandTest):
     def check(self, *arguments, least):
         """Fails allocations of at least `least` bytes at places spread over the run; returns how many were noticed."""

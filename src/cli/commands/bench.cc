@@ -418,12 +418,10 @@ extern const Command kBench{
     .description =
         "Runs random tokens, or those of --data, through the model, a prompt at once and then one "
         "token at a time from an empty context, and compares decoding with the rate at which the "
-        "same threads read "
-        "memory, and the prompt with the peak of the processor's int8 instructions, both measured "
-        "in the same run. A model that fits the processor's caches can exceed the first. All runs "
-        "have the "
-        "same tokens, but for a limit of memory, where a cache of experts would know them: then "
-        "each takes the next.\n\n"
+        "same threads read memory, and the prompt with the peak of the processor's int8 "
+        "instructions, both measured in the same run. A model that fits the processor's caches can "
+        "exceed the first. All runs have the same tokens, but for a limit of memory, where a cache "
+        "of experts would know them: then each takes the next.\n\n"
         "With --sequences, several sequences are decoded together: dense weights are read once for "
         "all of them, and experts once for those that chose them. How much faster that could be is "
         "the ratio of the bytes.",

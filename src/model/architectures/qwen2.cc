@@ -27,10 +27,6 @@ ModelSpec read_gguf(const GgufConfig& config, const formats::ModelFile&) {
   return spec;
 }
 
-void write_gguf(const ModelSpec& spec, formats::Metadata& metadata) {
-  write_common_gguf(spec, metadata);
-}
-
 }  // namespace
 
 extern const Architecture kQwen2{.hf_name = "Qwen2ForCausalLM",
@@ -39,7 +35,7 @@ extern const Architecture kQwen2{.hf_name = "Qwen2ForCausalLM",
                                  .read_hf = read_hf,
                                  .read_gguf = read_gguf,
                                  .write_hf = write_hf,
-                                 .write_gguf = write_gguf,
+                                 .write_gguf = write_common_gguf,
                                  .tensors = {}};
 
 }  // namespace winnow::model
